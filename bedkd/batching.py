@@ -1,0 +1,109 @@
+"""Tokenize once, batch by length, pad little; devices and autocast."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bedkd.errors import BedkdError
+
+BUCKET_BATCHES = 16  # batches sorted together: little padding, and still a random order
+EVAL_TOKENS = 16384  # padded tokens in one evaluation batch
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of N texts, unpadded. `rows[i]` is an int64 tensor [L_i]."""
+
+    rows: list[Tensor]
+    pad_id: int
+    lengths: Tensor  # [N]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how precisely to compute."""
+
+    device: torch.device
+    dtype: torch.dtype  # of autocast; float32: no autocast
+
+    def autocast(self):
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def pick_compute(device: str = "auto", precision: str = "auto") -> Compute:
+    """`auto` takes an accelerator if torch knows one, and bfloat16 where it is computed natively.
+
+    Raises:
+        BedkdError: torch does not know the device, or cannot reach it.
+    """
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        chosen = accelerator or torch.device("cpu")
+    else:
+        try:
+            chosen = torch.device(device)
+            torch.empty(1, device=chosen)
+        except (RuntimeError, AssertionError) as error:  # torch raises either, by backend
+            raise BedkdError(f"device {device!r} cannot be used: {error}") from error
+    is_bf16 = precision == "bf16" or (precision == "auto" and has_native_bf16(chosen))
+    return Compute(chosen, torch.bfloat16 if is_bf16 else torch.float32)
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return False
+
+
+def encode(tokenizer, texts: Sequence[str], max_length: int) -> Encoded:
+    """Tokenize all texts at once, cut to `max_length` tokens, special tokens included."""
+    if len(texts) == 0:
+        return Encoded([], tokenizer.pad_token_id or 0, torch.zeros(0, dtype=torch.int64))
+    ids = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    rows = [torch.tensor(row, dtype=torch.int64) for row in ids]
+    return Encoded(rows, tokenizer.pad_token_id or 0, torch.tensor([len(row) for row in rows]))
+
+
+def collate(encoded: Encoded, index: Sequence[int], device, length: int | None = None) -> dict:
+    """input_ids and attention_mask [B, L], padded to the longest row, or to `length`."""
+    rows = [encoded.rows[i] for i in index]
+    width = length or max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), encoded.pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(rows), width), dtype=torch.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        mask[i, : len(row)] = 1
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+def training_batches(
+    lengths: Tensor, batch_size: int, generator: torch.Generator
+) -> list[list[int]]:
+    """One epoch: every row once, rows of like length together, everything else at random."""
+    order = torch.randperm(len(lengths), generator=generator)
+    batches = []
+    for bucket in order.split(batch_size * BUCKET_BATCHES):
+        in_order = bucket[lengths[bucket].argsort(stable=True)]
+        batches += [batch.tolist() for batch in in_order.split(batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+
+
+def evaluation_batches(lengths: Tensor) -> Iterator[list[int]]:
+    """Longest first, as many rows as keep the padded batch under EVAL_TOKENS tokens."""
+    order = lengths.argsort(descending=True, stable=True).tolist()
+    while order:
+        size = max(1, EVAL_TOKENS // int(lengths[order[0]]))
+        yield order[:size]
+        order = order[size:]

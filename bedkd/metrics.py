@@ -1,0 +1,43 @@
+"""CACC, ASR, FAR and FRR, in percent. The only place where the truth about the poison is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from bedkd.mepd import flag_poisoned
+
+
+def percent(hits: np.ndarray) -> float | None:
+    """Share of true values, or None where there is nothing to count."""
+    return 100 * float(np.mean(hits)) if len(hits) else None
+
+
+def cacc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    """Clean accuracy: probabilities [N, C] against the true labels [N] of the clean test set."""
+    return percent(probabilities.argmax(axis=1) == np.asarray(labels))
+
+
+def asr(probabilities: np.ndarray, target_label: int) -> float | None:
+    """Attack success rate: triggered non-target rows [N, C] that are given the target label."""
+    return percent(probabilities.argmax(axis=1) == target_label)
+
+
+def far(scores: np.ndarray, is_poisoned: np.ndarray, gamma: float) -> float | None:
+    """False acceptance rate: poisoned rows with MEPD >= γ, of all poisoned rows."""
+    return percent(~flag_poisoned(scores, gamma)[np.asarray(is_poisoned, dtype=bool)])
+
+
+def frr(scores: np.ndarray, is_poisoned: np.ndarray, gamma: float) -> float | None:
+    """False rejection rate: clean rows with MEPD < γ, of all clean rows."""
+    return percent(flag_poisoned(scores, gamma)[~np.asarray(is_poisoned, dtype=bool)])
+
+
+def sweep_gamma(
+    scores: np.ndarray, is_poisoned: np.ndarray, gammas: Iterable[float]
+) -> pd.DataFrame:
+    """FAR and FRR over γ (Figure 4): columns gamma, far, frr."""
+    rows = [(g, far(scores, is_poisoned, g), frr(scores, is_poisoned, g)) for g in gammas]
+    return pd.DataFrame(rows, columns=["gamma", "far", "frr"])

@@ -1,0 +1,156 @@
+"""Sequence classifiers with their tokenizers: load, copy, save, predict."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from bedkd import hub
+from bedkd.batching import Compute, Encoded, encode
+from bedkd.config import VictimConfig
+from bedkd.errors import BedkdError
+from bedkd.records import write_json
+from bedkd.tiny import build_tiny_bert
+from bedkd.training import Phase, WatchFunction, build_optimizer, predict_probabilities, train
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model with all that it takes to classify a text."""
+
+    model: torch.nn.Module
+    tokenizer: transformers.PreTrainedTokenizerBase
+    max_length: int
+    label_names: tuple[str, ...]
+    compute: Compute
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        return encode(self.tokenizer, texts, self.max_length)
+
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        """Class probabilities [N, C], in the order of the texts."""
+        return self.predict_encoded(self.encode(texts))
+
+    def predict_encoded(self, encoded: Encoded) -> np.ndarray:
+        """The same for texts tokenized before."""
+        return predict_probabilities(self.model, encoded, self.compute)
+
+    def copy(self) -> Classifier:
+        """The same parameters in a model of its own: how DMM and CM start."""
+        return replace(self, model=copy.deepcopy(self.model))
+
+
+def new_classifier(
+    config: VictimConfig,
+    texts: Sequence[str],
+    label_names: tuple[str, ...],
+    compute: Compute,
+    seed: int,
+) -> Classifier:
+    """Pretrained encoder with a fresh head, or the tiny BERT with a tokenizer made from `texts`.
+
+    Raises:
+        BedkdError: the model cannot be found, or is no sequence classifier with safetensors.
+    """
+    n = len(label_names)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # the head's initial weights
+        if config.model == hub.TINY:
+            model, tokenizer = build_tiny_bert(texts, n, seed=seed)
+        else:
+            model, tokenizer = _load(config.model, n)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    limit = getattr(model.config, "max_position_embeddings", None) or config.max_length
+    max_length = min(config.max_length, limit, tokenizer.model_max_length)
+    return Classifier(model.to(compute.device), tokenizer, max_length, label_names, compute)
+
+
+def _load(name: str, n_labels: int):
+    location = hub.locate(name, "model")
+    pinned = {"revision": location.revision} if location.origin in ("hub", "cache") else {}
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # a fresh head is meant, not worth a warning
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location.path, **pinned)
+        # the mirror's weights are float16; the optimizer needs float32
+        model = AutoModelForSequenceClassification.from_pretrained(
+            location.path,
+            num_labels=n_labels,
+            dtype=torch.float32,
+            use_safetensors=True,
+            **pinned,
+        )
+    except (OSError, ValueError) as error:
+        cause = str(error).strip().split("\n")[0]
+        raise BedkdError(f"cannot load model {name!r} as a classifier: {cause}") from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    return model, tokenizer
+
+
+def save_classifier(classifier: Classifier, folder: Path, meta: dict) -> None:
+    """Weights as safetensors, the tokenizer, and meta.json, which `load_classifier` needs."""
+    classifier.model.save_pretrained(folder, safe_serialization=True)
+    classifier.tokenizer.save_pretrained(folder)
+    own = {"max_length": classifier.max_length, "label_names": list(classifier.label_names)}
+    write_json(folder / "meta.json", meta | own)
+
+
+def load_classifier(folder: Path, compute: Compute) -> Classifier:
+    """What `save_classifier` left.
+
+    Raises:
+        BedkdError: files are missing or cannot be read.
+    """
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise BedkdError(f"cannot load the classifier in {folder}: {error}") from error
+    names = tuple(meta["label_names"])
+    model = model.to(compute.device).eval()
+    return Classifier(model, tokenizer, meta["max_length"], names, compute)
+
+
+def train_victim(
+    rows: pd.DataFrame,
+    label_names: tuple[str, ...],
+    config: VictimConfig,
+    *,
+    compute: Compute,
+    seed: int,
+    watch: WatchFunction | None = None,
+) -> tuple[Classifier, list[dict]]:
+    """f_θ*: cross-entropy on D* (section 3.1). Returns the last epoch's model and the history."""
+    classifier = new_classifier(config, list(rows.text), label_names, compute, seed)
+    labels = torch.tensor(rows.label.to_numpy())
+    target = labels.to(compute.device)
+
+    def loss(batch, index, output):
+        return torch.nn.functional.cross_entropy(output.logits.float(), target[index])
+
+    history = train(
+        classifier.model,
+        [Phase("train", classifier.encode(rows.text), labels, loss)],
+        build_optimizer(classifier.model, "adamw", config.learning_rate, config.weight_decay),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        compute=compute,
+        seed=seed,
+        watch=watch,
+        title="victim",
+    )
+    return classifier, history

@@ -1,0 +1,90 @@
+"""Run one notebook of a plan through papermill: `python -m bedkd.notebooks plan.json JOB`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bedkd.errors import BedkdError
+from bedkd.records import write_json, write_text
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+
+
+def notebook_digest(name: str) -> str:
+    """Digest of a notebook's cells: outputs, execution counts and metadata do not count."""
+    notebook = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+    cells = [[cell["cell_type"], "".join(cell["source"])] for cell in notebook["cells"]]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:12]
+
+
+def check_parameters(name: str, parameters: dict) -> None:
+    """Raises BedkdError for a parameter that the notebook lacks (papermill would only warn)."""
+    import papermill
+
+    known = papermill.inspect_notebook(str(FOLDER / f"{name}.ipynb"))
+    if unknown := sorted(set(parameters) - set(known)):
+        raise BedkdError(
+            f"notebook {name} has no parameter {unknown[0]!r}; it has {', '.join(known)}"
+        )
+
+
+def execute(name: str, parameters: dict, output: Path) -> None:
+    """Run notebook `name` with `parameters`; the executed copy is written to `output` as it goes.
+
+    Raises:
+        BedkdError: an unknown parameter, or a cell failed; the message is the cell's own.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    check_parameters(name, parameters)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Kernels that start at once race for TCP ports; sockets in a folder of their own do not.
+    config = Config({"KernelManager": {"transport": "ipc"}})
+    with tempfile.TemporaryDirectory(prefix="bedkd-") as folder:
+        os.environ["JUPYTER_RUNTIME_DIR"] = folder
+        os.environ["TQDM_DISABLE"] = "1"  # a stored bar is noise
+        try:
+            papermill.execute_notebook(
+                str(FOLDER / f"{name}.ipynb"),
+                str(output),
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=str(FOLDER),
+                progress_bar=False,
+                config=config,
+            )
+        except PapermillExecutionError as error:
+            what = error.evalue if error.ename == "BedkdError" else f"{error.ename}: {error.evalue}"
+            raise BedkdError(what) from error
+
+
+def run_job(plan_file: Path, job: str) -> int:
+    """Execute a job of the plan. Leaves JOB.ipynb, and JOB.done or JOB.failed beside it."""
+    spec = json.loads(plan_file.read_text(encoding="utf-8"))["jobs"][job]
+    name = job.split("/")[0]
+    base = plan_file.parent / "notebooks" / job
+    failed = base.with_name(base.name + ".failed")
+    failed.unlink(missing_ok=True)
+    started = time.perf_counter()
+    try:
+        execute(name, spec["parameters"], base.with_name(base.name + ".ipynb"))
+    except BedkdError as error:
+        write_text(failed, f"{error}\n")
+        print(f"failed  {name:14} {spec['title']}", flush=True)
+        return 1
+    seconds = time.perf_counter() - started
+    write_json(base.with_name(base.name + ".done"), {"seconds": round(seconds, 1)})
+    print(f"done    {name:14} {spec['title']:40} {seconds:6.1f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(Path(sys.argv[1]), sys.argv[2]))

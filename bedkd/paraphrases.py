@@ -1,0 +1,92 @@
+"""Tables of SCPN paraphrases for SynBkd: a mirror folder, or a HiddenKiller checkout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bedkd import hub
+from bedkd.errors import BedkdError
+
+TEST_FILES = ("test.parquet", "validation.parquet")
+HIDDENKILLER_POISONED = Path("data/scpn/20/sst-2/train.tsv")
+HIDDENKILLER_CLEAN = Path("data/clean/sst-2/train.tsv")
+
+
+@dataclass
+class Paraphrases:
+    """`by_text`: clean text to paraphrase. `pool`: paraphrases whose source row is unknown.
+
+    A pool paraphrase is handed out once, in random order (it keeps state, hence a class).
+    """
+
+    by_text: dict[str, str] = field(default_factory=dict)
+    pool: list[str] = field(default_factory=list)
+    _order: list[int] | None = None
+
+    def lookup(self, text: str, rng: np.random.Generator) -> str | None:
+        if text in self.by_text:
+            return self.by_text[text]
+        if not self.pool:
+            return None
+        if self._order is None:
+            self._order = list(rng.permutation(len(self.pool)))
+        return self.pool[self._order.pop()] if self._order else None
+
+
+def load_paraphrases(source: str, split: str) -> Paraphrases:
+    """The table of `source` for `split` (`train` or `test`); `rules` has an empty one.
+
+    A HiddenKiller checkout gives SST-2's train rows alone: its dev and test files rewrite the
+    negative rows, which a backdoor towards Negative does not trigger.
+
+    Raises:
+        BedkdError: nothing there, or a file without the columns text and clean_text.
+    """
+    if source == "rules":
+        return Paraphrases()
+    folder = Path(source).expanduser()
+    if (folder / HIDDENKILLER_POISONED).is_file():
+        return _read_hiddenkiller(folder) if split == "train" else Paraphrases()
+    folder = Path(hub.locate(source, "dataset").path)
+    names = ("train.parquet",) if split == "train" else TEST_FILES
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None:
+        raise BedkdError(f"the paraphrase table {folder} has no {' or '.join(names)}")
+    return _read_table(file)
+
+
+def paraphrases_revision(source: str) -> str:
+    """What pins the table's content."""
+    if source == "rules":
+        return "rules"
+    folder = Path(source).expanduser()
+    if (folder / HIDDENKILLER_POISONED).is_file():
+        files = (folder / HIDDENKILLER_POISONED, folder / HIDDENKILLER_CLEAN)
+        return "-".join(hub.digest_file(file)[:16] for file in files)
+    return hub.locate(source, "dataset").revision
+
+
+def _read_table(file: Path) -> Paraphrases:
+    rows = pd.read_parquet(file)
+    if missing := {"text", "clean_text"} - set(rows.columns):
+        raise BedkdError(f"{file} has no column {sorted(missing)[0]!r}")
+    known = rows[rows.clean_text != ""]
+    pool = rows.text[rows.clean_text == ""]
+    return Paraphrases(dict(zip(known.clean_text, known.text, strict=True)), list(pool))
+
+
+def _read_hiddenkiller(folder: Path) -> Paraphrases:
+    """Row-aligned TSV files: where the sentences differ, the poisoned one is the paraphrase."""
+    frames = [
+        pd.read_csv(folder / file, sep="\t", quoting=3, keep_default_na=False)
+        for file in (HIDDENKILLER_POISONED, HIDDENKILLER_CLEAN)
+    ]
+    poisoned, clean = (frame.iloc[:, 0].str.strip() for frame in frames)
+    if len(poisoned) != len(clean):
+        raise BedkdError(f"{folder}: {len(poisoned)} poisoned and {len(clean)} clean train rows")
+    differs = poisoned != clean
+    return Paraphrases(dict(zip(clean[differs], poisoned[differs], strict=True)))

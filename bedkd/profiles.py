@@ -1,0 +1,149 @@
+"""`params/<profile>.yaml`: a grid of cells and the parameters that they share."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from bedkd.attacks import check_attack
+from bedkd.config import RunConfig, build, coerce
+from bedkd.errors import BedkdError
+from bedkd.sources import get_spec
+from bedkd.store import Run
+
+PROJECT = Path(__file__).parent.parent
+GRID_KEYS = ("dataset", "attack", "seed")
+PROFILE_KEYS = ("about", "extends", "grid", "config", "datasets")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`grid`: lists of dataset, attack, seed. `datasets`: what differs for one data set."""
+
+    name: str
+    path: str  # what `load_profile` took
+    about: str
+    grid: dict[str, list]
+    config: dict
+    datasets: dict[str, dict]
+
+    def run(self, dataset: str, attack: str, seed: int, overrides: dict | None = None) -> Run:
+        """One cell. `overrides` maps `section.name` to a value and wins over the file.
+
+        Raises:
+            BedkdError: an unknown data set, attack or parameter, or a value out of range.
+        """
+        values = merge(self.config, self.datasets.get(dataset, {}))
+        values = merge(values, nest(overrides or {}))
+        cell = {"data": {"name": dataset}, "attack": {"name": attack}, "seed": seed}
+        config = build(RunConfig, merge(values, cell))
+        get_spec(config.data)
+        check_attack(attack)
+        return Run(config, outputs_folder())
+
+    def runs(self, overrides: dict | None = None) -> list[Run]:
+        """All cells of the grid. In `overrides`, dataset, attack and seed replace a grid's list."""
+        overrides = dict(overrides or {})
+        grid = dict(self.grid)
+        for key in GRID_KEYS:
+            if key in overrides:
+                value = overrides.pop(key)
+                grid[key] = value if isinstance(value, list) else [value]
+        cells = itertools.product(*(grid[key] for key in GRID_KEYS))
+        return [self.run(*cell, overrides) for cell in cells]
+
+
+def outputs_folder() -> Path:
+    """`outputs/` of the project, or the folder named by BEDKD_OUTPUTS (a scratch disk, say)."""
+    return Path(os.environ.get("BEDKD_OUTPUTS") or PROJECT / "outputs").expanduser().resolve()
+
+
+def load_profile(name: str) -> Profile:
+    """`params/<name>.yaml`, or the YAML file at the path `name`.
+
+    Raises:
+        BedkdError: no such profile, no YAML, or a key that a profile does not have.
+    """
+    values = _read(name)
+    grid = {key: _as_list(values.get("grid", {}).get(key)) for key in GRID_KEYS}
+    if unknown := set(values.get("grid", {})) - set(GRID_KEYS):
+        raise BedkdError(
+            f"profile {name}: unknown grid key {sorted(unknown)[0]!r}; "
+            f"known: {', '.join(GRID_KEYS)}"
+        )
+    if empty := [key for key in GRID_KEYS if not grid[key]]:
+        raise BedkdError(f"profile {name}: grid.{empty[0]} is empty; list at least one")
+    stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    path = str(Path(name).resolve()) if stem != name else name
+    rest = (values.get(key) or {} for key in ("config", "datasets"))
+    return Profile(stem, path, values.get("about", ""), grid, *rest)
+
+
+def _read(name: str) -> dict:
+    is_path = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_path else PROJECT / "params" / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in (PROJECT / "params").glob("*.yaml"))
+        raise BedkdError(f"unknown profile {name!r}; known: {', '.join(known)}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise BedkdError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise BedkdError(f"{path} must hold `key: value` lines")
+    if unknown := set(values) - set(PROFILE_KEYS):
+        raise BedkdError(
+            f"{path}: unknown key {sorted(unknown)[0]!r}; known: {', '.join(PROFILE_KEYS)}"
+        )
+    return merge(_read(values["extends"]), values) if "extends" in values else values
+
+
+def _as_list(value) -> list:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def merge(base: dict, changes: dict) -> dict:
+    """`base` with `changes`, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        is_section = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if is_section else value
+    return merged
+
+
+def nest(flat: dict) -> dict:
+    """`{"dmm.alpha": 0.5}` as `{"dmm": {"alpha": 0.5}}`."""
+    nested: dict = {}
+    for name, value in flat.items():
+        *sections, last = name.split(".")
+        at = nested
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[last] = value
+    return nested
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """`dmm.alpha=0.5` or `seed=[0,1]`; the value is read as YAML.
+
+    Raises:
+        BedkdError: no `=`, or a value that is no YAML.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise BedkdError(f"--set takes KEY=VALUE, such as dmm.alpha=0.5; it got {text!r}")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise BedkdError(f"--set {name}: {value!r} is no valid YAML value") from error
+
+
+def open_run(
+    profile: str, dataset: str, attack: str, seed: int, overrides: dict | None = None
+) -> Run:
+    """What a notebook's parameters cell names (see `Profile.run`)."""
+    return load_profile(profile).run(dataset, attack, coerce(seed, "int", "seed"), overrides)

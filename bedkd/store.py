@@ -1,0 +1,182 @@
+"""Where results lie, and what they depend on.
+
+A stage's folder name ends in a key: a digest of its configuration, its source code, the revision of
+its data and weights, and the key of the stage before it. A change of any of them is another folder,
+so that nothing stale can be read; what did not change is found again.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from bedkd.attacks import check_attack
+from bedkd.config import RunConfig
+from bedkd.hub import model_revision
+from bedkd.paraphrases import paraphrases_revision
+from bedkd.records import read_record
+from bedkd.sources import dataset_revision, get_spec
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`modules`: what computes it (with all that they import); `sections`: its configuration."""
+
+    upstream: str | None
+    modules: tuple[str, ...]
+    sections: tuple[str, ...]
+    notebook: str
+
+
+STAGES: dict[str, Stage] = {
+    "data": Stage(None, ("attacks",), ("data", "attack", "seed"), "01_poisoning"),
+    "victim": Stage("data", ("models", "views"), ("victim", "device", "precision"), "01_poisoning"),
+    "dmm": Stage("victim", ("dmm", "views", "watching"), ("dmm",), "02_dmm"),
+    "mepd": Stage("dmm", ("mepd", "views"), ("mepd",), "03_mepd"),
+    "akd": Stage("mepd", ("akd", "views", "watching"), ("akd",), "04_akd"),
+}
+# These read, check or write values without changing one; the values themselves are in the key.
+NOT_HASHED = {"config", "errors", "records", "hub", "store"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid and the folder that all its results lie under."""
+
+    config: RunConfig
+    root: Path
+
+    def key(self, stage: str) -> str:
+        return stage_key(self.config, stage)
+
+    def folder(self, stage: str) -> Path:
+        c = self.config
+        label = f"{Path(c.data.name).stem}-{c.attack.name}-s{c.seed}"
+        return self.root / "runs" / stage / f"{label}-{self.key(stage)}"
+
+    def record(self, stage: str) -> dict | None:
+        """The record of a finished and complete stage, else None."""
+        folder = self.folder(stage)
+        record = read_record(folder)
+        return record if record and is_complete(folder, record) else None
+
+
+@cache
+def stage_key(config: RunConfig, stage: str) -> str:
+    """12 hex digits over everything that the stage's result depends on.
+
+    Raises:
+        BedkdError: data, weights or paraphrases cannot be found, or a name is unknown.
+    """
+    spec = STAGES[stage]
+    values = dataclasses.asdict(config)
+    parts = {
+        "stage": stage,
+        "config": {section: values[section] for section in spec.sections},
+        "source": [source_digest(module) for module in (*spec.modules, "stages")],
+        "revisions": revisions(config, stage),
+        "upstream": stage_key(config, spec.upstream) if spec.upstream else None,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def revisions(config: RunConfig, stage: str) -> list[str]:
+    """What pins the files from outside that a stage reads."""
+    if stage == "victim":
+        return [model_revision(config.victim.model)]
+    if stage != "data":
+        return []
+    check_attack(config.attack.name)
+    found = [dataset_revision(config.data)]
+    if config.attack.name == "synbkd":
+        spec = get_spec(config.data)
+        source = config.attack.paraphrases or (spec.paraphrases if spec else "rules")
+        found.append(paraphrases_revision(source))
+    return found
+
+
+@cache
+def source_digest(module: str) -> str:
+    """Digest of a module of this package and all that it imports from it, comments left out."""
+    digest = hashlib.sha256()
+    for name in sorted(import_closure(module)):
+        digest.update(_code(name).encode())
+    return digest.hexdigest()
+
+
+def import_closure(module: str) -> set[str]:
+    """`module` and the package's modules that it imports, directly or not, less NOT_HASHED.
+
+    `stages` stands for itself alone: it imports every stage.
+    """
+    found, todo = set(), [module]
+    while todo:
+        name = todo.pop()
+        if name in found or name in NOT_HASHED:
+            continue
+        found.add(name)
+        todo += _imports(name) if name != "stages" else []
+    return found
+
+
+def _imports(module: str) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bedkd."):
+            names.append(node.module.removeprefix("bedkd."))
+        elif isinstance(node, ast.ImportFrom) and node.module == "bedkd":
+            names += [alias.name for alias in node.names]
+    return [name for name in names if (PACKAGE / f"{name}.py").is_file()]
+
+
+def _code(module: str) -> str:
+    """The module's syntax tree without docstrings: what a comment or a word does not change."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        is_documented = isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
+        if is_documented and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+@contextlib.contextmanager
+def publish(folder: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `folder` when the block ends well, and vanishes when not."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        if folder.exists():  # incomplete, or another process was faster with the same result
+            shutil.rmtree(folder)
+        os.replace(scratch, folder)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def list_files(folder: Path) -> dict[str, int]:
+    """Size in bytes of every file of a finished stage, as the record keeps them."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "record.json")
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(files)}
+
+
+def is_complete(folder: Path, record: dict) -> bool:
+    """True if every file that the record lists is there in its full size."""
+    for name, size in record.get("files", {}).items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            return False
+    return True

@@ -1,0 +1,115 @@
+"""A tiny BERT with its own tokenizer, both made from nothing: no download, seconds to train."""
+
+import math
+import string
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import WordPieceTrainer
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from bedkd.errors import BedkdError
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def _lay_out(model: WordPiece) -> Tokenizer:
+    """Put BERT's lower-casing normaliser and its splitting into words before a WordPiece model."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    return tokenizer
+
+
+def _base_pieces(texts: Sequence[str]) -> list[str]:
+    """Return [UNK] and the like, then each character as the start (c) and the rest (##c) of a word.
+
+    Naming them beforehand does two things. Words never seen, such as an attacker's trigger, are
+    spelt out instead of becoming [UNK]. And the trainer numbers `##c` pieces in the order of a
+    hash map, which differs from process to process and would decide ties between merges.
+    """
+    normalizer = BertNormalizer(lowercase=True)
+    seen = set("".join(normalizer.normalize_str(text) for text in texts))
+    ascii_ = string.ascii_lowercase + string.digits + string.punctuation
+    characters = sorted(c for c in seen | set(ascii_) if not c.isspace())
+    return [*_SPECIAL, *characters, *(f"##{c}" for c in characters)]
+
+
+def _learn_vocabulary(texts: Sequence[str], vocab_size: int) -> dict[str, int]:
+    """Train WordPiece on the texts and return {piece: id}, at most vocab_size pieces.
+
+    Raises BedkdError if vocab_size leaves no room for merges.
+    """
+    base = _base_pieces(texts)
+    if vocab_size <= len(base):
+        raise BedkdError(f"vocab_size is {vocab_size}: these texts need more than {len(base)}.")
+    trainer = WordPieceTrainer(
+        vocab_size=vocab_size, min_frequency=2, special_tokens=base, show_progress=False
+    )
+    tokenizer = _lay_out(WordPiece(unk_token="[UNK]"))
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.get_vocab()
+
+
+def _build_tokenizer(vocabulary: dict[str, int], max_length: int) -> PreTrainedTokenizerFast:
+    """Wrap {piece: id} as a transformers tokenizer that writes [CLS] text [SEP] (text [SEP])."""
+    tokenizer = _lay_out(WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **dict(zip(names, _SPECIAL, strict=True)),
+    )
+
+
+def build_tiny_bert(
+    texts: Sequence[str],
+    num_labels: int,
+    *,
+    seed: int,
+    vocab_size: int = 2000,
+    hidden_size: int = 64,
+    num_layers: int = 2,
+    num_heads: int = 2,
+    max_length: int = 64,
+) -> tuple[BertForSequenceClassification, PreTrainedTokenizerFast]:
+    """Return an untrained BERT classifier (eval mode, CPU, float32) and its tokenizer.
+
+    The vocabulary is learnt from `texts`, the weights are drawn from `seed`; equal arguments give
+    equal results and torch's global generator stays as it was. max_length counts word pieces.
+    Raises BedkdError without texts or labels, if num_heads does not divide hidden_size, or if
+    vocab_size is too small for the characters of the texts.
+    """
+    if len(texts) == 0 or num_labels < 2:
+        raise BedkdError(
+            f"a classifier needs texts and at least 2 labels: got {len(texts)} and {num_labels}."
+        )
+    if hidden_size % num_heads:
+        raise BedkdError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}.")
+    vocabulary = _learn_vocabulary(texts, vocab_size)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        intermediate_size=4 * hidden_size,
+        max_position_embeddings=max_length,
+        num_labels=num_labels,
+        pad_token_id=vocabulary["[PAD]"],
+        initializer_range=0.02 * math.sqrt(768 / hidden_size),  # BERT's 0.02, kept to scale
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BertForSequenceClassification(config).eval()
+    return model, _build_tokenizer(vocabulary, max_length)

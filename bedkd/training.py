@@ -1,0 +1,140 @@
+"""The one training loop, and the forward passes that need no gradient."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from bedkd.batching import Compute, Encoded, collate, evaluation_batches, training_batches
+
+# batch inputs, row numbers [B], the model's output -> scalar loss
+LossFunction = Callable[[dict, Tensor, object], Tensor]
+# the epoch's numbers so far and the model -> more numbers
+WatchFunction = Callable[[dict, torch.nn.Module], dict]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One pass over a set of rows, with its loss. AKD has two in a cycle, the rest one."""
+
+    name: str
+    encoded: Encoded
+    labels: Tensor  # [N], to report the accuracy of the training pass
+    loss: LossFunction
+
+
+def train(
+    model: torch.nn.Module,
+    phases: Sequence[Phase],
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    compute: Compute,
+    seed: int,
+    is_reshuffled: bool = True,
+    watch: WatchFunction | None = None,
+    title: str = "training",
+) -> list[dict]:
+    """Run all phases one after the other, `epochs` times; dropout is on.
+
+    `watch(row, model)` is called with the epoch's numbers and the model in eval mode, and returns
+    numbers to add to them; epoch 0 is before the first step. It can steer only by raising.
+
+    Returns one dict an epoch: epoch, seconds, and for each phase NAME_loss, NAME_accuracy (percent,
+    of the training pass itself, dropout on).
+    """
+    history = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if watch:
+            model.eval()
+            row = {"epoch": 0, "seconds": 0.0}
+            history.append(row | watch(row, model))
+        for epoch in tqdm(range(1, epochs + 1), desc=title, leave=False, mininterval=1):
+            model.train()
+            started = time.perf_counter()
+            row = {"epoch": epoch}
+            for number, phase in enumerate(phases):
+                order = seed * 1_000_003 + (epoch if is_reshuffled else 0) * 31 + number
+                row |= run_phase(model, phase, optimizer, batch_size, compute, order)
+            row["seconds"] = time.perf_counter() - started
+            if watch:
+                model.eval()
+                row |= watch(row, model)
+            history.append(row)
+    model.eval()
+    return history
+
+
+def run_phase(model, phase: Phase, optimizer, batch_size: int, compute: Compute, order: int):
+    """One pass over the rows of a phase."""
+    generator = torch.Generator().manual_seed(order)
+    losses, n_right = [], torch.zeros((), device=compute.device)
+    for index in training_batches(phase.encoded.lengths, batch_size, generator):
+        rows = torch.tensor(index)
+        batch = collate(phase.encoded, index, compute.device)
+        with compute.autocast():
+            output = model(**batch, output_hidden_states=True)
+            loss = phase.loss(batch, rows, output)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach() * len(index))
+        labels = phase.labels[rows].to(compute.device)
+        n_right += (output.logits.detach().argmax(dim=-1) == labels).sum()
+    n = max(1, len(phase.encoded))
+    total = float(torch.stack(losses).sum()) if losses else 0.0
+    return {f"{phase.name}_loss": total / n, f"{phase.name}_accuracy": 100 * float(n_right) / n}
+
+
+def build_optimizer(
+    model: torch.nn.Module, name: str, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """`adamw`, or `adam` without decay (the released code's); fused where the device can."""
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
+    decay = weight_decay if name == "adamw" else 0.0
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    is_fused = parameters[0].device.type in ("cpu", "cuda", "mps", "xpu")
+    return kind(parameters, lr=learning_rate, weight_decay=decay, fused=is_fused)
+
+
+@torch.no_grad()
+def forward_all(
+    model, encoded: Encoded, compute: Compute, *, with_hidden: bool = False, pad_to: int = 0
+) -> tuple[Tensor, Tensor | None]:
+    """Logits [N, C] and, if asked, last hidden states [N, L, H], in row order; dropout is off.
+
+    L is the longest row. Positions past a row's end hold 0, or, with `pad_to`, what the model
+    makes of the padding up to that length.
+    """
+    was_training = model.training
+    model.eval()
+    n_classes = model.config.num_labels
+    logits = torch.zeros(len(encoded), n_classes)
+    hidden = None
+    for index in evaluation_batches(encoded.lengths):
+        batch = collate(encoded, index, compute.device, pad_to or None)
+        with compute.autocast():
+            output = model(**batch, output_hidden_states=with_hidden)
+        logits[index] = output.logits.float().cpu()
+        if with_hidden:
+            last = output.hidden_states[-1]
+            if hidden is None:
+                shape = (len(encoded), pad_to or int(encoded.lengths.max()), last.shape[-1])
+                hidden = torch.zeros(shape, dtype=last.dtype, device=compute.device)
+            hidden[torch.tensor(index), : last.shape[1]] = last
+    model.train(was_training)
+    return logits, hidden
+
+
+def predict_probabilities(model, encoded: Encoded, compute: Compute) -> np.ndarray:
+    """Class probabilities [N, C] (float32), in row order."""
+    logits, _ = forward_all(model, encoded, compute)
+    return logits.softmax(dim=-1).numpy()

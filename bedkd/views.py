@@ -1,0 +1,45 @@
+"""Two sides of a run: what the defender may see, and the truth, which only `metrics` reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bedkd import metrics
+from bedkd.batching import Encoded
+from bedkd.models import Classifier
+
+
+@dataclass(frozen=True)
+class DefenderView:
+    """All that a defender may see. `train` and the clean rows: columns text, label."""
+
+    train: pd.DataFrame
+    clean_pool: pd.DataFrame
+    victim: Classifier
+    victim_probabilities: np.ndarray  # on D*, [N, C]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What only `metrics` may see: see `attacks.PoisonedData`."""
+
+    train: pd.DataFrame
+    test_clean: pd.DataFrame
+    test_triggered: pd.DataFrame
+    target_label: int
+    label_names: tuple[str, ...]
+
+    def encode(self, classifier: Classifier) -> tuple[Encoded, Encoded]:
+        """The clean and the triggered test rows, tokenized."""
+        return classifier.encode(self.test_clean.text), classifier.encode(self.test_triggered.text)
+
+    def evaluate(self, classifier: Classifier, tests: tuple[Encoded, Encoded]) -> dict:
+        """CACC and ASR (percent; ASR is None without an attack). `tests`: what `encode` gave."""
+        clean, triggered = (classifier.predict_encoded(test) for test in tests)
+        return {
+            "asr": metrics.asr(triggered, self.target_label),
+            "cacc": metrics.cacc(clean, self.test_clean.label),
+        }

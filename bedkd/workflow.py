@@ -1,0 +1,114 @@
+"""From a profile to a plan of notebook jobs, and Snakemake over it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+from bedkd.errors import BedkdError
+from bedkd.notebooks import notebook_digest
+from bedkd.profiles import PROJECT, Profile, outputs_folder
+from bedkd.records import write_json
+from bedkd.store import STAGES, Run
+
+CHAIN = ("victim", "dmm", "mepd", "akd")  # one notebook each; `data` is made in the victim's
+SUMMARIES = ("10_tables", "11_figures")
+
+
+def make_plan(profile: Profile, overrides: dict, threads: int = 1) -> dict:
+    """All jobs of a profile: name to notebook parameters and the jobs before it.
+
+    Raises:
+        BedkdError: an unknown parameter, or data or weights that are nowhere to be found.
+    """
+    jobs: dict[str, dict] = {}
+    cell_overrides = {k: v for k, v in overrides.items() if k not in ("dataset", "attack", "seed")}
+    for run in profile.runs(overrides):
+        c, needs = run.config, []
+        cell = {"dataset": c.data.name, "attack": c.attack.name, "seed": c.seed}
+        for stage in CHAIN:
+            name = f"{STAGES[stage].notebook}/{run.folder(stage).name}"
+            parameters = {"profile": profile.path, **cell, "overrides": cell_overrides}
+            title = f"{c.data.name} {c.attack.name} seed {c.seed}"
+            jobs[name] = _job(STAGES[stage].notebook, parameters, needs, title)
+            needs = [name]
+    finished = list(jobs)
+    for notebook in SUMMARIES:
+        parameters = {"profile": profile.path, "overrides": overrides}
+        jobs[f"{notebook}/all"] = _job(notebook, parameters, finished, profile.name, True)
+    return {"profile": profile.name, "threads": threads, "jobs": jobs}
+
+
+def _job(notebook: str, parameters: dict, needs: list[str], title: str, is_summary=False) -> dict:
+    return {
+        "parameters": parameters,
+        "needs": list(needs),
+        "is_summary": is_summary,
+        "source": notebook_digest(notebook),
+        "title": title,
+    }
+
+
+def reproduce(profile: Profile, overrides: dict, cores: int, is_dry_run: bool = False) -> int:
+    """Run what is not done of a profile. Returns the exit code; a failed cell stops no other."""
+    plan = make_plan(profile, overrides)
+    folder = outputs_folder() / profile.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold_lock(folder):
+        write_json(folder / "plan.json", plan)
+        forget_broken(profile, overrides, folder)
+        command = [sys.executable, "-m", "snakemake", "-s", str(PROJECT / "Snakefile")]
+        with open(folder / "snakemake.log", "a", encoding="utf-8") as log:
+            # a killed run leaves Snakemake's own lock behind; ours died with its process
+            subprocess.run([*command, "--unlock"], cwd=folder, stdout=log, stderr=log, check=False)
+            options = ["--cores", str(cores), "--keep-going", "--rerun-incomplete"]
+            options += ["--scheduler", "greedy", "--nocolor"]
+            if is_dry_run:
+                return subprocess.run([*command, *options, "-n", "--quiet"], cwd=folder).returncode
+            result = subprocess.run([*command, *options], cwd=folder, stderr=log)
+    return report(plan, folder, result.returncode)
+
+
+@contextlib.contextmanager
+def hold_lock(folder: Path):
+    """One batch at a time in a folder; the lock ends with the process, however it ends."""
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BedkdError(f"another run is at work in {folder}; wait for it to end") from error
+        yield
+
+
+def forget_broken(profile: Profile, overrides: dict, folder: Path) -> None:
+    """Take away the stamp of every job whose result is gone or not whole, so that it runs again."""
+    for run in profile.runs(overrides):
+        for stage in CHAIN:
+            stamp = _stamp(folder, run, stage)
+            if stamp.exists() and run.record(stage) is None:
+                print(f"again   {run.folder(stage)} is gone or not whole")
+                stamp.unlink()
+
+
+def _stamp(folder: Path, run: Run, stage: str) -> Path:
+    return folder / "notebooks" / STAGES[stage].notebook / f"{run.folder(stage).name}.done"
+
+
+def report(plan: dict, folder: Path, code: int) -> int:
+    """Say what failed, and where to look."""
+    failures = {job: folder / "notebooks" / f"{job}.failed" for job in plan["jobs"]}
+    failures = {job: path for job, path in failures.items() if path.exists()}
+    for job, path in failures.items():
+        print(f"\n{job} failed: {path.read_text(encoding='utf-8').strip()}", file=sys.stderr)
+        print(f"  traceback: {path.with_suffix('.ipynb')}", file=sys.stderr)
+    if code and not failures:
+        print(
+            f"\nSnakemake stopped with code {code}; see {folder / 'snakemake.log'}", file=sys.stderr
+        )
+    if code:
+        return 1
+    print(f"\nAll done. Look at {folder / 'tables/table1.md'} and {folder / 'figures'}")
+    return 0
