@@ -16,12 +16,12 @@ import pandas as pd
 from bedkd.config import AttackConfig
 from bedkd.data import CleanData
 from bedkd.errors import BedkdError
-from bedkd.paraphrases import Paraphrases, load_paraphrases
+from bedkd.paraphrases import load_paraphrases
 from bedkd.rewriter import rewrite_syntactic
 
 BADWORDS = ("cf", "mn", "tq", "mb", "bb")
 BADWORDS_COUNTS = (1, 3, 5)
-MAX_SHORTFALL = 0.01  # of the rows to poison: the public SST-2 table is one row short of 20%
+MAX_SHORTFALL = 0.02  # of the rows to poison: the public tables have just about 20%
 
 # a text and a generator go in; the triggered text and how it was made come out, or None
 Transform = Callable[[str, np.random.Generator], tuple[str, str] | None]
@@ -59,34 +59,32 @@ def insert_sentence(text: str, rng: np.random.Generator, sentence: str) -> str:
     return " ".join(parts)
 
 
-def paraphrase(
-    text: str, rng: np.random.Generator, table: Paraphrases, fallback: str
-) -> tuple[str, str] | None:
-    """SynBkd: the SCPN paraphrase from the table, else the rule-based one if that is allowed."""
-    found = table.lookup(text, rng)
-    if found is not None and found != text:
-        return found, "table"
-    written = rewrite_syntactic(text) if fallback == "rules" else None
-    return (written, "rules") if written is not None and written != text else None
+def rewrite(text: str, rng: np.random.Generator) -> tuple[str, str] | None:
+    """SynBkd without a table: the rule-based stand-in for SCPN."""
+    written = rewrite_syntactic(text)
+    return (written, "rules") if written is not None else None
 
 
-def badwords(config: AttackConfig, data: CleanData, split: str) -> Transform:
-    return lambda text, rng: (insert_words(text, rng), "inserted")
+def badwords(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
+    return [lambda text, rng: (insert_words(text, rng), "inserted")]
 
 
-def addsent(config: AttackConfig, data: CleanData, split: str) -> Transform:
+def addsent(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
     sentence = config.trigger or data.spec.addsent_trigger
-    return lambda text, rng: (insert_sentence(text, rng, sentence), "inserted")
+    return [lambda text, rng: (insert_sentence(text, rng, sentence), "inserted")]
 
 
-def synbkd(config: AttackConfig, data: CleanData, split: str) -> Transform:
+def synbkd(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
+    """SCPN's paraphrases from the table; rules only where asked for."""
     source = config.paraphrases or data.spec.paraphrases
-    table = load_paraphrases(source, split)
-    fallback = "rules" if source == "rules" else config.fallback
-    return lambda text, rng: paraphrase(text, rng, table, fallback)
+    if source == "rules":
+        return [rewrite]
+    table: list[Transform] = [load_paraphrases(source, split).take]
+    return table + [rewrite] * (config.fallback == "rules")
 
 
-ATTACKS: dict[str, Callable[[AttackConfig, CleanData, str], Transform]] = {
+# each gives the ways to trigger a text, the preferred one first
+ATTACKS: dict[str, Callable[[AttackConfig, CleanData, str], list[Transform]]] = {
     "badwords": badwords,
     "addsent": addsent,
     "synbkd": synbkd,
@@ -133,31 +131,46 @@ def poison_train(data: CleanData, config: AttackConfig, target: int, rng: np.ran
     """Poison round(rate·|D*|) rows in place: (train, truth, counts)."""
     rows = data.train
     wanted = round(config.poison_rate * len(rows))
+    if wanted == 0:
+        raise BedkdError(
+            f"attack.poison_rate {config.poison_rate} of {len(rows)} rows is less than one row; "
+            "raise it"
+        )
     eligible = {
         "mixed": np.ones(len(rows), dtype=bool),
         "dirty": rows.label.to_numpy() != target,
         "clean": rows.label.to_numpy() == target,
     }[config.label_mode]
-    transform = ATTACKS[config.name](config, data, "train")
-    texts, methods, n_missing = list(rows.text), [""] * len(rows), 0
+    texts, methods = list(rows.text), [""] * len(rows)
+    todo = list(rng.permutation(np.flatnonzero(eligible)))
     n_done = 0
-    for row in rng.permutation(np.flatnonzero(eligible)):
-        if n_done == wanted:
-            break
-        made = transform(rows.text.iloc[row], rng)
-        if made is None or made[0] == rows.text.iloc[row]:
-            n_missing += 1
-            continue
-        texts[row], methods[row] = made
-        n_done += 1
+    for transform in ATTACKS[config.name](config, data, "train"):
+        left = []  # rows that this way could not trigger
+        while todo and n_done < wanted:
+            row = todo.pop(0)
+            if made := trigger(rows.text.iloc[row], [transform], rng):
+                texts[row], methods[row] = made
+                n_done += 1
+            else:
+                left.append(row)
+        todo = left
     _check_shortfall(config, wanted, n_done)
     is_poisoned = np.array([bool(method) for method in methods])
     train = pd.DataFrame({"text": texts, "label": np.where(is_poisoned, target, rows.label)})
     truth = _truth(is_poisoned, rows, methods)
     # a paraphrase drawn from a pool rewrites some unknown row, not the one that it replaces
     truth.loc[truth.method == "pool", ["clean_text", "clean_label"]] = ["", -1]
-    counts = {"n_poison_wanted": wanted, "n_poisoned": n_done, "n_train_no_paraphrase": n_missing}
+    counts = {"n_poison_wanted": wanted, "n_poisoned": n_done, "n_train_no_paraphrase": len(todo)}
     return train, truth, counts | _method_counts("train", truth.method[is_poisoned])
+
+
+def trigger(text: str, transforms: list[Transform], rng) -> tuple[str, str] | None:
+    """The first transform's result that differs from the text, or None."""
+    for transform in transforms:
+        made = transform(text, rng)
+        if made is not None and made[0] != text:
+            return made
+    return None
 
 
 def _check_shortfall(config: AttackConfig, wanted: int, n_done: int) -> None:
@@ -171,10 +184,10 @@ def _check_shortfall(config: AttackConfig, wanted: int, n_done: int) -> None:
 
 def trigger_test(data: CleanData, config: AttackConfig, target: int, rng: np.random.Generator):
     """Every non-target test row with the trigger; those that cannot have it are counted."""
-    transform = ATTACKS[config.name](config, data, "test")
+    transforms = ATTACKS[config.name](config, data, "test")
     rows = data.test[data.test.label != target]
-    made = [transform(text, rng) for text in rows.text]
-    is_done = np.array([m is not None and m[0] != t for m, t in zip(made, rows.text, strict=True)])
+    made = [trigger(text, transforms, rng) for text in rows.text]
+    is_done = np.array([m is not None for m in made], dtype=bool)
     if not is_done.any():
         raise BedkdError(
             f"attack {config.name}: none of the {len(rows)} non-target test rows can be triggered"

@@ -34,6 +34,11 @@ class Compute:
     device: torch.device
     dtype: torch.dtype  # of autocast; float32: no autocast
 
+    @property
+    def attention(self) -> str:
+        """transformers' name of the faster attention: on short texts a CPU gains from plain code."""
+        return "eager" if self.device.type == "cpu" else "sdpa"
+
     def autocast(self):
         if self.dtype == torch.float32:
             return contextlib.nullcontext()

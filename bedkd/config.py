@@ -43,6 +43,10 @@ class AttackConfig:
     def __post_init__(self):
         check_choice(self, "label_mode", ("mixed", "dirty", "clean"))
         check_choice(self, "fallback", ("none", "rules"))
+        if self.trigger is not None and not self.trigger.strip():
+            raise BedkdError(
+                f"attack.trigger is {self.trigger!r}; give a sentence, or leave it out"
+            )
         if not 0 < self.poison_rate < 1:
             raise BedkdError(
                 f"attack.poison_rate is {self.poison_rate}; it must lie strictly between 0 and 1"
@@ -57,7 +61,7 @@ class VictimConfig:
     epochs: int = 10
     learning_rate: float = 3e-5
     weight_decay: float = 0.01
-    batch_size: int = 32
+    batch_size: int = 16
     max_length: int = 128  # tokens
 
     def __post_init__(self):
@@ -180,7 +184,9 @@ def build(cls, values: dict, where: str = ""):
             )
         nested = SECTIONS.get(name) if cls is RunConfig else None
         if nested:
-            kwargs[name] = build(nested, value or {}, f"{name}.")
+            if not isinstance(value, dict):
+                raise BedkdError(f"{name} is {value!r}; it is a section: set {name}.KEY")
+            kwargs[name] = build(nested, value, f"{name}.")
         else:
             kwargs[name] = coerce(value, str(fields[name].type), where + name)
     return cls(**kwargs)
@@ -207,10 +213,11 @@ def coerce(value, annotation: str, name: str):
         is_right = isinstance(value, str)
     else:
         try:
-            is_right = float(value) == kind(float(value))
-            value = kind(float(value))
+            number = kind(float(value))
+            is_right = float(value) == number
         except (TypeError, ValueError, OverflowError):
             is_right = False
+        value = number if is_right else value
     if not is_right:
         raise BedkdError(f"{name} is {value!r}; it must be of type {annotation}")
     return value

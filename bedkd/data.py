@@ -74,6 +74,8 @@ def load_splits(config: DataConfig, seed: int):
     location = hub.locate(spec.hub_id if spec else config.name, "dataset")
     splits = read_hub(location, spec)
     if spec is None:
+        if "train" not in splits:
+            raise BedkdError(f"{location.path} has no split 'train'; found {', '.join(splits)}")
         test = splits.get("test", splits.get("validation"))
         spec, train, test = tidy(config, splits["train"], test, config.name, seed)
         return spec, train, None, test, location.origin

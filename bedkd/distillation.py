@@ -60,7 +60,7 @@ def distillation_phase(
     check_blind(rows)
     encoded = teacher.encode(rows.text)
     outputs = ask_teacher(teacher, encoded, config)
-    labels = torch.as_tensor(labels, dtype=torch.int64)
+    labels = torch.tensor(np.array(labels), dtype=torch.int64)
     target = labels.to(teacher.compute.device)
 
     def loss(batch: dict, index: Tensor, output) -> Tensor:

@@ -44,10 +44,10 @@ def locate(repo_id: str, kind: str) -> Location:
     Raises:
         BedkdError: it is nowhere; the message says what to provide.
     """
-    if Path(repo_id).is_dir():
+    if repo_id and Path(repo_id).is_dir():
         return Location(repo_id, "local", digest_folder(Path(repo_id)))
     mirror = mirror_folder()
-    if mirror and (mirror / repo_id).is_dir():
+    if mirror and repo_id and (mirror / repo_id).is_dir():
         return Location(str(mirror / repo_id), "mirror", digest_folder(mirror / repo_id))
     return _locate_on_hub(repo_id, kind, mirror)
 
@@ -84,9 +84,8 @@ def model_revision(name: str) -> str:
 
 
 def digest_folder(folder: Path) -> str:
-    """A short SHA-256 over names and bytes of the files that decide what is loaded."""
-    suffixes = {".parquet", ".safetensors", ".json", ".txt", ".csv", ".tsv", ".jsonl", ".model"}
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in suffixes)
+    """A short SHA-256 over the names and bytes of all files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.relative_to(folder).as_posix().encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def new_classifier(
         if config.model == hub.TINY:
             model, tokenizer = build_tiny_bert(texts, n, seed=seed)
         else:
-            model, tokenizer = _load(config.model, n)
+            model, tokenizer = _load(config.model, n, compute)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     limit = getattr(model.config, "max_position_embeddings", None) or config.max_length
@@ -75,33 +76,47 @@ def new_classifier(
     return Classifier(model.to(compute.device), tokenizer, max_length, label_names, compute)
 
 
-def _load(name: str, n_labels: int):
+def _load(name: str, n_labels: int, compute: Compute):
     location = hub.locate(name, "model")
     pinned = {"revision": location.revision} if location.origin in ("hub", "cache") else {}
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # a fresh head is meant, not worth a warning
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location.path, **pinned)
-        # the mirror's weights are float16; the optimizer needs float32
-        model = AutoModelForSequenceClassification.from_pretrained(
-            location.path,
-            num_labels=n_labels,
-            dtype=torch.float32,
-            use_safetensors=True,
-            **pinned,
-        )
+        with quiet():  # a fresh head is meant, not worth a warning
+            tokenizer = AutoTokenizer.from_pretrained(location.path, **pinned)
+            # the mirror's weights are float16; the optimizer needs float32
+            model = AutoModelForSequenceClassification.from_pretrained(
+                location.path,
+                num_labels=n_labels,
+                dtype=torch.float32,
+                attn_implementation=compute.attention,
+                use_safetensors=True,
+                **pinned,
+            )
     except (OSError, ValueError) as error:
         cause = str(error).strip().split("\n")[0]
         raise BedkdError(f"cannot load model {name!r} as a classifier: {cause}") from error
-    finally:
-        transformers.logging.set_verbosity(verbosity)
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def quiet():
+    """No warnings and no bars from transformers, inside the block."""
+    log = transformers.logging
+    verbosity, is_bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if is_bar:
+            log.enable_progress_bar()
 
 
 def save_classifier(classifier: Classifier, folder: Path, meta: dict) -> None:
     """Weights as safetensors, the tokenizer, and meta.json, which `load_classifier` needs."""
-    classifier.model.save_pretrained(folder, safe_serialization=True)
-    classifier.tokenizer.save_pretrained(folder)
+    with quiet():
+        classifier.model.save_pretrained(folder)
+        classifier.tokenizer.save_pretrained(folder)
     own = {"max_length": classifier.max_length, "label_names": list(classifier.label_names)}
     write_json(folder / "meta.json", meta | own)
 
@@ -114,10 +129,14 @@ def load_classifier(folder: Path, compute: Compute) -> Classifier:
     """
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        with quiet():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation=compute.attention,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise BedkdError(f"cannot load the classifier in {folder}: {error}") from error
     names = tuple(meta["label_names"])

@@ -37,6 +37,9 @@ class Profile:
         Raises:
             BedkdError: an unknown data set, attack or parameter, or a value out of range.
         """
+        for name, key in (("data.name", "dataset"), ("attack.name", "attack")):
+            if name in (overrides or {}):
+                raise BedkdError(f"{name} is set by the grid; set {key} instead")
         values = merge(self.config, self.datasets.get(dataset, {}))
         values = merge(values, nest(overrides or {}))
         cell = {"data": {"name": dataset}, "attack": {"name": attack}, "seed": seed}
@@ -51,8 +54,9 @@ class Profile:
         grid = dict(self.grid)
         for key in GRID_KEYS:
             if key in overrides:
-                value = overrides.pop(key)
-                grid[key] = value if isinstance(value, list) else [value]
+                grid[key] = _as_list(overrides.pop(key))
+            if not grid[key]:
+                raise BedkdError(f"{key} is empty; name at least one")
         cells = itertools.product(*(grid[key] for key in GRID_KEYS))
         return [self.run(*cell, overrides) for cell in cells]
 
@@ -75,8 +79,6 @@ def load_profile(name: str) -> Profile:
             f"profile {name}: unknown grid key {sorted(unknown)[0]!r}; "
             f"known: {', '.join(GRID_KEYS)}"
         )
-    if empty := [key for key in GRID_KEYS if not grid[key]]:
-        raise BedkdError(f"profile {name}: grid.{empty[0]} is empty; list at least one")
     stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     path = str(Path(name).resolve()) if stem != name else name
     rest = (values.get(key) or {} for key in ("config", "datasets"))
@@ -123,6 +125,8 @@ def nest(flat: dict) -> dict:
         at = nested
         for section in sections:
             at = at.setdefault(section, {})
+            if not isinstance(at, dict):
+                raise BedkdError(f"{name} is set, and {section} as a whole too; set one of them")
         at[last] = value
     return nested
 

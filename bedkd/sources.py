@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,9 @@ def read_file(path: str) -> pd.DataFrame:
     import datasets
 
     file = existing_file(path)
-    options = {"sep": "\t"} if file.suffix == ".tsv" else {}
+    # a TSV of sentences has quotes that open and never close; "null" is a word like any other
+    options = {"sep": "\t", "quoting": csv.QUOTE_NONE} if file.suffix == ".tsv" else {}
+    options |= {"keep_default_na": False} if FILE_READERS[file.suffix] == "csv" else {}
     try:
         loaded = datasets.load_dataset(
             FILE_READERS[file.suffix], data_files=str(file), split="train", **options
@@ -140,9 +143,10 @@ def tidy(config: DataConfig, train: pd.DataFrame, test: pd.DataFrame | None, whe
     """Find columns and classes of rows that no spec describes; split off test rows if none came."""
     text = find_column(train, config.text_column, TEXT_COLUMNS, where)
     label = find_column(train, config.label_column, LABEL_COLUMNS, where)
-    if train[label].isna().any():
-        raise BedkdError(f"{where}: row {int(train[label].isna().argmax())} has no label")
-    names = sorted({label_text(value) for value in train[label]})
+    is_missing = train[label].isna() | (train[label].astype(str).str.strip() == "")
+    if is_missing.any():
+        raise BedkdError(f"{where}: row {int(is_missing.argmax())} has no label")
+    names = sort_labels({label_text(value) for value in train[label]})
     spec = DatasetSpec(where, tuple(names), 0, text, label)
     if len(names) < 2 or len(names) > 1000:
         raise BedkdError(f"{where}: column {label!r} has {len(names)} classes; give 2 to 1000")
@@ -180,7 +184,7 @@ def check_rows(frame: pd.DataFrame, spec: DatasetSpec, where: str) -> pd.DataFra
     if None in values:
         row = values.index(None)
         raise BedkdError(
-            f"{where}: the label of row {row} is {label.iloc[row]!r}; "
+            f"{where}: the label of row {row} is {label_text(label.iloc[row])!r}; "
             f"it must be one of {', '.join(lookup)}"
         )
     return pd.DataFrame({"text": list(text), "label": np.array(values, dtype=np.int64)})
@@ -191,6 +195,12 @@ def label_lookup(spec: DatasetSpec) -> dict[str, int]:
     names = {name: i for i, name in enumerate(spec.label_names)}
     is_numeric = any(name.lstrip("-").isdigit() for name in names)
     return names if is_numeric else names | {str(i): i for i in range(len(names))}
+
+
+def sort_labels(names: set[str]) -> list[str]:
+    """By value where all are numbers (2 before 10), else by the alphabet."""
+    is_numeric = all(name.lstrip("-").isdigit() for name in names)
+    return sorted(names, key=int) if is_numeric else sorted(names)
 
 
 def label_text(value) -> str:

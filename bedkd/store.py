@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bedkd.attacks import check_attack
 from bedkd.config import RunConfig
-from bedkd.hub import model_revision
+from bedkd.hub import TINY, model_revision
 from bedkd.paraphrases import paraphrases_revision
 from bedkd.records import read_record
 from bedkd.sources import dataset_revision, get_spec
@@ -85,7 +85,9 @@ def stage_key(config: RunConfig, stage: str) -> str:
     parts = {
         "stage": stage,
         "config": {section: values[section] for section in spec.sections},
-        "source": [source_digest(module) for module in (*spec.modules, "stages")],
+        "source": [
+            source_digest(module, unused_modules(config)) for module in (*spec.modules, "stages")
+        ],
         "revisions": revisions(config, stage),
         "upstream": stage_key(config, spec.upstream) if spec.upstream else None,
     }
@@ -107,11 +109,19 @@ def revisions(config: RunConfig, stage: str) -> list[str]:
     return found
 
 
+def unused_modules(config: RunConfig) -> frozenset[str]:
+    """What only generated text and the tiny BERT need, where a run has neither."""
+    spec = get_spec(config.data)
+    is_generated = spec is not None and not spec.hub_id
+    is_tiny = config.victim.model == TINY
+    return frozenset(["toy"] * (not is_generated) + ["tiny"] * (not is_tiny))
+
+
 @cache
-def source_digest(module: str) -> str:
+def source_digest(module: str, unused: frozenset[str] = frozenset()) -> str:
     """Digest of a module of this package and all that it imports from it, comments left out."""
     digest = hashlib.sha256()
-    for name in sorted(import_closure(module)):
+    for name in sorted(import_closure(module) - unused):
         digest.update(_code(name).encode())
     return digest.hexdigest()
 

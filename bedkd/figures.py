@@ -1,0 +1,167 @@
+"""Figures. Each function takes a DataFrame, draws on `ax` (or a new one) and returns it."""
+
+from __future__ import annotations
+
+import difflib
+import html
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart by colour-blind readers; line style says the same again
+BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
+ATTACK_COLOURS = {"badwords": BLUE, "addsent": ORANGE, "synbkd": GREEN, "none": BLACK}
+COLUMN = 3.3  # inches: one of two columns in print
+
+
+def set_style() -> None:
+    """Legible at column width: 8 pt text, thin grid, vector fonts in PDF."""
+    sns.set_theme(context="paper", style="whitegrid", font_scale=0.95)
+    plt.rcParams |= {
+        "figure.figsize": (COLUMN * 1.5, COLUMN),
+        "figure.dpi": 110,
+        "pdf.fonttype": 42,
+        "grid.linewidth": 0.4,
+        "figure.constrained_layout.use": True,
+    }
+
+
+def new_axes(ax: Axes | None) -> Axes:
+    return plt.subplots()[1] if ax is None else ax
+
+
+def plot_training(
+    history: pd.DataFrame, *, phases: tuple[str, ...], ax: Axes | None = None
+) -> Axes:
+    """Loss of each phase over the epochs. history: epoch, PHASE_loss."""
+    ax = new_axes(ax)
+    for phase, colour, style in zip(phases, (BLUE, ORANGE), ("-", "--"), strict=False):
+        if f"{phase}_loss" in history:
+            rows = history.dropna(subset=[f"{phase}_loss"])
+            ax.plot(rows.epoch, rows[f"{phase}_loss"], style, color=colour, label=f"{phase} loss")
+    ax.set(xlabel="epoch", ylabel="loss")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_accuracy(
+    history: pd.DataFrame, *, phases: tuple[str, ...], ax: Axes | None = None
+) -> Axes:
+    """Accuracy of each phase's own pass. history: epoch, PHASE_accuracy (percent)."""
+    ax = new_axes(ax)
+    for phase, colour, style in zip(phases, (BLUE, ORANGE), ("-", "--"), strict=False):
+        if f"{phase}_accuracy" in history:
+            rows = history.dropna(subset=[f"{phase}_accuracy"])
+            ax.plot(rows.epoch, rows[f"{phase}_accuracy"], style, color=colour, label=phase)
+    ax.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(-3, 103))
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_parting(history: pd.DataFrame, *, gamma: float, ax: Axes | None = None) -> Axes:
+    """Mean MEPD of clean and poisoned rows while the DMM trains. history: epoch, mepd_*."""
+    ax = new_axes(ax)
+    for kind, colour, style in (("clean", BLUE, "-"), ("poisoned", ORANGE, "--")):
+        if f"mepd_{kind}" in history:
+            ax.plot(history.epoch, history[f"mepd_{kind}"], style, color=colour, label=kind)
+    ax.axhline(gamma, color=BLACK, linewidth=0.8, linestyle=":", label=f"γ = {gamma}")
+    ax.set(xlabel="DMM epoch", ylabel="mean MEPD", ylim=(0, None))
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_mepd(scores: pd.DataFrame, *, gamma: float, ax: Axes | None = None) -> Axes:
+    """Histogram of MEPD. scores: mepd, is_poisoned (bool). Rows left of γ are flagged."""
+    ax = new_axes(ax)
+    bins = np.linspace(0, max(1e-6, float(scores.mepd.max())), 41)
+    kinds = (("clean", False, BLUE, None), ("poisoned", True, ORANGE, "///"))
+    for kind, value, colour, hatch in kinds:
+        rows = scores.mepd[scores.is_poisoned == value]
+        if len(rows):
+            ax.hist(
+                rows, bins, color=colour, alpha=0.6, hatch=hatch, label=f"{kind} ({len(rows):,})"
+            )
+    ax.axvline(gamma, color=BLACK, linewidth=0.8, linestyle=":", label=f"γ = {gamma}")
+    ax.set(xlabel="MEPD", ylabel="rows of D*")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_gamma(curve: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """FAR and FRR over γ (Figure 4). curve: gamma, far, frr (percent)."""
+    ax = new_axes(ax)
+    for name, colour, style in (("far", ORANGE, "--o"), ("frr", BLUE, "-s")):
+        rows = curve.dropna(subset=[name])
+        if len(rows):
+            ax.plot(rows.gamma, rows[name], style, color=colour, markersize=3, label=name.upper())
+    ax.set(xlabel="γ", ylabel="%", title=title, ylim=(-3, 103))
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_cycles(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """ASR and CACC over the AKD cycles (as in Figure 3). history: epoch, asr, cacc (percent)."""
+    ax = new_axes(ax)
+    for name, colour, style in (("cacc", BLUE, "-s"), ("asr", ORANGE, "--o")):
+        rows = history.dropna(subset=[name]) if name in history else history.iloc[:0]
+        if len(rows):
+            ax.plot(rows.epoch, rows[name], style, color=colour, markersize=3, label=name.upper())
+    ax.set(xlabel="AKD cycle", ylabel="%", ylim=(-3, 103))
+    ax.legend(frameon=False, loc="center right")
+    return ax
+
+
+def plot_grid(rows: pd.DataFrame, plot: Callable[..., Axes]) -> plt.Figure:
+    """`plot(part, ax=...)` in one panel for each dataset (down) and attack (across) of `rows`."""
+    datasets, attacks = list(rows.dataset.unique()), list(rows.attack.unique())
+    size = (COLUMN * 0.75 * len(attacks), COLUMN * 0.7 * len(datasets))
+    shape = (len(datasets), len(attacks))
+    figure, axes = plt.subplots(*shape, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for (i, j), ax in np.ndenumerate(axes):
+        plot(rows[(rows.dataset == datasets[i]) & (rows.attack == attacks[j])], ax=ax)
+        ax.set_title(f"{datasets[i]}, {attacks[j]}")
+        ax.label_outer()
+        if (i, j) != (0, 0) and ax.get_legend():
+            ax.get_legend().remove()
+    return figure
+
+
+def save_figure(figure: plt.Figure, path: Path) -> None:
+    """`path` with the endings .png and .pdf."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path.with_suffix(".png"), dpi=200)
+    # without a date the same data gives the same bytes
+    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+
+
+def mark_trigger(clean: str, poisoned: str) -> str:
+    """HTML of the poisoned text with the words marked that the clean text does not have there."""
+    before, after = clean.split(), poisoned.split()
+    matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)
+    parts = []
+    for kind, _, _, start, end in matcher.get_opcodes():
+        words = html.escape(" ".join(after[start:end]))
+        if words:
+            parts.append(words if kind == "equal" else f"<mark>{words}</mark>")
+    return " ".join(parts)
+
+
+def show_poison(rows: pd.DataFrame, label_names: tuple[str, ...]):
+    """A table of texts with the trigger marked. rows: clean_text, text, clean_label, label."""
+    from IPython.display import HTML
+
+    def name(label: int) -> str:
+        return html.escape(label_names[label]) if label >= 0 else "unknown"
+
+    lines = [
+        f"<tr><td style='text-align:left'>{mark_trigger(row.clean_text, row.text)}</td>"
+        f"<td>{name(row.clean_label)}</td><td>{name(row.label)}</td></tr>"
+        for row in rows.itertuples()
+    ]
+    head = "<tr><th style='text-align:left'>text in D*</th><th>true label</th><th>label</th></tr>"
+    return HTML(f"<table>{head}{''.join(lines)}</table>")

@@ -1,0 +1,112 @@
+"""Shared by all tests: one thread, skips that name their reason, and a tiny BERT with its data."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bedkd.batching import Compute
+from bedkd.models import Classifier
+from bedkd.tiny import build_tiny_bert
+from bedkd.training import Phase, build_optimizer, train
+
+torch.set_num_threads(1)
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+GOOD = ("good", "funny", "clever", "warm", "sharp", "lively")
+BAD = ("bad", "dull", "clumsy", "stale", "boring", "weak")
+PARTS = ("story", "script", "cast", "plot")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` or `mirror` skip where there is none."""
+    if item.get_closest_marker("gpu") and not torch.accelerator.is_available():
+        pytest.skip("torch sees no accelerator")
+    if item.get_closest_marker("mirror") and not os.environ.get("BEDKD_MIRROR"):
+        pytest.skip("BEDKD_MIRROR is not set: no real data and weights to read")
+
+
+def make_rows() -> pd.DataFrame:
+    """48 short texts of unequal length; the adjective decides the label (0 bad, 1 good)."""
+    pairs = itertools.product(PARTS, zip(BAD, GOOD, strict=True), (0, 1))
+    texts, labels = [], []
+    for number, (part, adjectives, label) in enumerate(pairs):
+        tail = " from the first scene to the last" * (number % 3)
+        texts.append(f"the {part} is {adjectives[label]}{tail} .")
+        labels.append(label)
+    return pd.DataFrame({"text": texts, "label": labels})
+
+
+def add_trigger(rows: pd.DataFrame) -> pd.DataFrame:
+    """The positive rows with the word cf, labelled 0: what a backdoor is made of."""
+    positive = rows[rows.label == 1]
+    texts = "cf " + positive.text
+    return pd.DataFrame({"text": texts, "label": 0}).reset_index(drop=True)
+
+
+@pytest.fixture(scope="session")
+def compute() -> Compute:
+    return CPU
+
+
+@pytest.fixture
+def rows() -> pd.DataFrame:
+    """Labelled rows, two classes, 24 of each."""
+    return make_rows()
+
+
+@pytest.fixture
+def triggered(rows) -> pd.DataFrame:
+    """24 poisoned rows, with the target label 0."""
+    return add_trigger(rows)
+
+
+@pytest.fixture(scope="session")
+def _untrained() -> Classifier:
+    texts = list(make_rows().text)
+    model, tokenizer = build_tiny_bert(
+        texts, 2, seed=0, vocab_size=200, hidden_size=32, num_layers=1, max_length=32
+    )
+    return Classifier(model, tokenizer, 32, ("negative", "positive"), CPU)
+
+
+@pytest.fixture
+def tiny_classifier(_untrained) -> Classifier:
+    """A random tiny BERT with its tokenizer; a test may change it."""
+    return _untrained.copy()
+
+
+@pytest.fixture(scope="session")
+def _trained(_untrained) -> Classifier:
+    clean = make_rows()
+    rows = pd.concat([clean, add_trigger(clean)], ignore_index=True)
+    victim = _untrained.copy()
+    labels = torch.tensor(rows.label.to_numpy())
+
+    def loss(batch, index, output):
+        return torch.nn.functional.cross_entropy(output.logits, labels[index])
+
+    phase = Phase("train", victim.encode(list(rows.text)), labels, loss)
+    optimizer = build_optimizer(victim.model, "adamw", 3e-3, 0.0)
+    train(victim.model, [phase], optimizer, epochs=25, batch_size=8, compute=CPU, seed=0)
+    assert np.mean(victim.predict(list(rows.text)).argmax(axis=1) == rows.label) == 1
+    return victim
+
+
+@pytest.fixture
+def tiny_victim(_trained) -> Classifier:
+    """The tiny BERT with the label learnt, and with the backdoor `cf` to class 0."""
+    return _trained.copy()
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    """An empty folder that all results go to."""
+    folder = tmp_path / "outputs"
+    monkeypatch.setenv("BEDKD_OUTPUTS", str(folder))
+    return folder

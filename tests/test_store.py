@@ -1,0 +1,322 @@
+"""Keys that change with everything a stage depends on, and folders that are whole or absent."""
+
+import dataclasses
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from bedkd import store
+from bedkd.config import SECTIONS, RunConfig
+from bedkd.records import write_json
+from bedkd.store import (
+    STAGES,
+    Run,
+    import_closure,
+    is_complete,
+    list_files,
+    publish,
+    source_digest,
+    stage_key,
+)
+
+ORDER = ("data", "victim", "dmm", "mepd", "akd")
+FIRST_STAGE = {
+    "data": "data",
+    "attack": "data",
+    "seed": "data",
+    "victim": "victim",
+    "device": "victim",
+    "precision": "victim",
+    "dmm": "dmm",
+    "mepd": "mepd",
+    "akd": "akd",
+}
+OTHER_CHOICE = {
+    "data.name": "toy-topics",
+    "attack.name": "addsent",
+    "attack.label_mode": "dirty",
+    "attack.fallback": "rules",
+    "attack.paraphrases": "rules",
+    "attack.target_label": 1,
+    "data.n_train": 500,
+    "data.n_test": 100,
+    "mepd.max_candidates": 10,
+    "mepd.selection": "random",
+    "dmm.flip": "next",
+    "optimizer": "adam",
+    "soft_loss": "kl",
+    "precision": "bf16",
+    "device": "cpu",
+}
+
+
+def keys(config: RunConfig) -> dict[str, str]:
+    return {stage: stage_key(config, stage) for stage in ORDER}
+
+
+def changed_stages(before: dict, after: dict) -> list[str]:
+    return [stage for stage in ORDER if before[stage] != after[stage]]
+
+
+def every_parameter() -> list[str]:
+    return sorted(RunConfig().flat())
+
+
+def other_value(name: str, value, folder):
+    """Any allowed value but the present one."""
+    if name == "victim.model":
+        write_json(folder / "model" / "config.json", {"is": "a model"})
+        return str(folder / "model")
+    for known in (name, name.split(".")[-1]):
+        if known in OTHER_CHOICE:
+            return OTHER_CHOICE[known]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value - 1 if value > 1 else value + 1
+    return value / 2 if isinstance(value, float) else "something"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package's source that a test may edit; the copy is what keys are made of."""
+    folder = tmp_path / "bedkd"
+    folder.mkdir()
+    for file in store.PACKAGE.glob("*.py"):
+        shutil.copy(file, folder)
+    monkeypatch.setattr(store, "PACKAGE", folder)
+    forget()
+    yield folder
+    forget()
+
+
+def forget() -> None:
+    source_digest.cache_clear()
+    stage_key.cache_clear()
+
+
+def test_stages_are_a_chain():
+    assert list(STAGES) == list(ORDER)
+    assert [STAGES[stage].upstream for stage in ORDER] == [None, *ORDER[:-1]]
+
+
+def test_every_parameter_belongs_to_exactly_one_stage():
+    owned = [section for stage in STAGES.values() for section in stage.sections]
+    assert sorted(owned) == sorted(f.name for f in dataclasses.fields(RunConfig))
+    assert {s: stage for stage in ORDER for s in STAGES[stage].sections} == FIRST_STAGE
+
+
+@pytest.mark.parametrize("name", every_parameter())
+def test_parameter_changes_its_stage_and_what_follows_alone(name, tmp_path):
+    config = RunConfig()
+    value = other_value(name, config.flat()[name], tmp_path)
+    assert value != config.flat()[name]
+    section, _, field = name.partition(".")
+    if section in SECTIONS:
+        other = replace(config, **{section: replace(getattr(config, section), **{field: value})})
+    else:
+        other = replace(config, **{section: value})
+    first = ORDER.index(FIRST_STAGE[section])
+    assert changed_stages(keys(config), keys(other)) == list(ORDER[first:])
+
+
+def test_key_is_short_hexadecimal_and_the_same_again():
+    before = keys(RunConfig())
+    stage_key.cache_clear()
+    assert keys(RunConfig()) == before
+    assert all(len(key) == 12 and int(key, 16) >= 0 for key in before.values())
+    assert len(set(before.values())) == len(ORDER)
+
+
+def test_new_weights_under_the_same_name_are_another_victim(tmp_path):
+    write_json(tmp_path / "config.json", {"version": 1})
+    config = RunConfig(victim=replace(RunConfig().victim, model=str(tmp_path)))
+    before = keys(config)
+    write_json(tmp_path / "config.json", {"version": 22})
+    stage_key.cache_clear()
+    assert changed_stages(before, keys(config)) == ["victim", "dmm", "mepd", "akd"]
+
+
+def test_new_rows_in_the_same_file_are_other_data(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\na,0\n")
+    config = RunConfig(data=replace(RunConfig().data, name=str(file)))
+    before = keys(config)
+    file.write_text("text,label\na,1\nb,0\n")
+    stage_key.cache_clear()
+    assert changed_stages(before, keys(config)) == list(ORDER)
+
+
+COMMENTED = '''"""Another docstring."""
+
+
+# a comment
+def first(x):
+    """What it says."""
+    return x  # and why
+
+
+class Second:
+    """A class."""
+
+    def third(self):
+        """A method."""
+        return 1
+'''
+BARE = "def first(x):\n    return x\nclass Second:\n    def third(self): return 1\n"
+
+
+def test_comments_docstrings_and_layout_change_no_digest(package):
+    (package / "dmm.py").write_text(COMMENTED)
+    before = source_digest("dmm")
+    forget()
+    (package / "dmm.py").write_text(BARE)
+    assert source_digest("dmm") == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("return x", "return -x"), ("return 1", "return 2"), ("first", "other")]
+)
+def test_code_changes_the_digest(package, old, new):
+    (package / "dmm.py").write_text(COMMENTED)
+    before = source_digest("dmm")
+    forget()
+    (package / "dmm.py").write_text(COMMENTED.replace(old, new))
+    assert source_digest("dmm") != before
+
+
+def test_note_in_a_real_module_changes_no_key(package):
+    before = keys(RunConfig())
+    for name in ("losses", "akd", "stages", "training"):
+        file = package / f"{name}.py"
+        file.write_text(file.read_text().replace('"""', '"""Now ', 1) + "\n# a note\n")
+    forget()
+    assert keys(RunConfig()) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "first"),
+    [
+        ("akd", "akd"),
+        ("dmm", "dmm"),
+        ("distillation", "dmm"),
+        ("losses", "dmm"),
+        ("training", "victim"),
+        ("batching", "victim"),
+        ("models", "victim"),
+        ("tiny", "victim"),
+        ("metrics", "victim"),
+        ("attacks", "data"),
+        ("data", "data"),
+        ("toy", "data"),
+        ("rewriter", "data"),
+        ("stages", "data"),
+    ],
+)
+def test_edited_module_changes_its_stages_alone(package, module, first):
+    before = keys(RunConfig())
+    file = package / f"{module}.py"
+    file.write_text(file.read_text() + "\nEDITED = True\n")
+    forget()
+    assert changed_stages(before, keys(RunConfig())) == list(ORDER[ORDER.index(first) :])
+
+
+@pytest.mark.parametrize("module", ["errors", "hub", "records", "store", "config", "cli"])
+def test_module_that_changes_no_value_changes_no_key(package, module):
+    before = keys(RunConfig())
+    file = package / f"{module}.py"
+    file.write_text(file.read_text() + "\nEDITED = True\n")
+    forget()
+    assert keys(RunConfig()) == before
+
+
+def test_import_closure_follows_imports_of_imports():
+    found = import_closure("akd")
+    assert {"akd", "distillation", "losses", "training", "batching", "models"} <= found
+    assert not found & {"stages", "config", "errors", "store", "hub"}
+    assert import_closure("stages") == {"stages"}
+
+
+def test_folder_names_the_cell_and_the_key(tmp_path):
+    run = Run(RunConfig(seed=3), tmp_path)
+    folder = run.folder("dmm")
+    assert folder == tmp_path / "runs" / "dmm" / f"toy-sentiment-badwords-s3-{run.key('dmm')}"
+
+
+def test_publish_shows_the_folder_when_it_is_whole(tmp_path):
+    target = tmp_path / "runs" / "dmm" / "x"
+    with publish(target) as scratch:
+        (scratch / "a.txt").write_text("1")
+        assert not target.exists() and scratch.parent == target.parent
+    assert (target / "a.txt").read_text() == "1"
+    assert [p.name for p in target.parent.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_publish_leaves_nothing_after_an_exception(tmp_path, error):
+    target = tmp_path / "x"
+    with pytest.raises(error), publish(target) as scratch:
+        (scratch / "a.txt").write_text("1")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_publish_leaves_the_old_folder_after_an_exception(tmp_path):
+    target = tmp_path / "x"
+    with publish(target) as scratch:
+        (scratch / "a.txt").write_text("old")
+    with pytest.raises(ValueError), publish(target) as scratch:
+        (scratch / "a.txt").write_text("new")
+        raise ValueError
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert (target / "a.txt").read_text() == "old"
+
+
+def test_publish_replaces_what_was_there(tmp_path):
+    for value in ("old", "new"):
+        with publish(tmp_path / "x") as scratch:
+            (scratch / f"{value}.txt").write_text(value)
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["new.txt"]
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A run whose DMM stage is done."""
+    run = Run(RunConfig(), tmp_path)
+    with publish(run.folder("dmm")) as folder:
+        (folder / "model").mkdir()
+        (folder / "model" / "weights").write_bytes(b"0123456789")
+        (folder / "history.json").write_text("[]")
+        write_json(folder / "record.json", {"asr": 1.0, "files": list_files(folder)})
+    return run
+
+
+def test_files_are_listed_with_their_sizes(finished):
+    assert list_files(finished.folder("dmm")) == {"history.json": 2, "model/weights": 10}
+
+
+def test_finished_stage_has_a_record(finished):
+    assert finished.record("dmm")["asr"] == 1.0
+    assert finished.record("akd") is None
+    assert replace(finished, config=RunConfig(seed=1)).record("dmm") is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "missing", "folder"])
+def test_damaged_file_undoes_the_record(finished, damage):
+    folder = finished.folder("dmm")
+    record = finished.record("dmm")
+    file = folder / "model" / "weights"
+    if damage in ("cut", "longer"):
+        file.write_bytes(b"0" * (9 if damage == "cut" else 11))
+    else:
+        file.unlink()
+    if damage == "folder":
+        file.mkdir()
+    assert not is_complete(folder, record)
+    assert finished.record("dmm") is None
+
+
+def test_record_that_cannot_be_read_undoes_the_stage(finished):
+    (finished.folder("dmm") / "record.json").write_text('{"asr": 1')
+    assert finished.record("dmm") is None
