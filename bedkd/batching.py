@@ -36,7 +36,7 @@ class Compute:
 
     @property
     def attention(self) -> str:
-        """transformers' name of the faster attention: on short texts a CPU gains from plain code."""
+        """transformers' name of the faster attention; on a CPU plain code wins for short texts."""
         return "eager" if self.device.type == "cpu" else "sdpa"
 
     def autocast(self):
