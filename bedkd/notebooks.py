@@ -46,10 +46,11 @@ def execute(name: str, parameters: dict, output: Path) -> None:
 
     check_parameters(name, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Kernels that start at once race for TCP ports; sockets in a folder of their own do not.
-    config = Config({"KernelManager": {"transport": "ipc"}})
     with tempfile.TemporaryDirectory(prefix="bedkd-") as folder:
         os.environ["JUPYTER_RUNTIME_DIR"] = folder
+        # Kernels that start at once race for TCP ports; sockets in a folder of their own do not.
+        kernel = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}
+        config = Config({"KernelManager": kernel})
         os.environ["TQDM_DISABLE"] = "1"  # a stored bar is noise
         try:
             papermill.execute_notebook(

@@ -33,7 +33,7 @@ def test_defaults_are_section_4_1():
 
 def test_defaults_build_from_nothing_and_from_themselves():
     assert build(RunConfig, {}) == RunConfig()
-    assert build(RunConfig, {"dmm": None, "akd": {}}) == RunConfig()
+    assert build(RunConfig, {"akd": {}}) == RunConfig()
     assert build(RunConfig, dataclasses.asdict(RunConfig())) == RunConfig()
 
 
@@ -87,8 +87,8 @@ def test_section_that_is_no_section_is_refused(value):
     assert "dmm" in refuse({"dmm": value})
 
 
-@pytest.mark.parametrize("value", [0, False, "", []])
-def test_section_that_is_false_is_refused_as_well(value):
+@pytest.mark.parametrize("value", [0, False, "", [], None])
+def test_section_that_is_empty_or_false_is_refused_as_well(value):
     assert "dmm" in refuse({"dmm": value})
 
 

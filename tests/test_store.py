@@ -222,6 +222,23 @@ def test_edited_module_changes_its_stages_alone(package, module, first):
     assert changed_stages(before, keys(RunConfig())) == list(ORDER[ORDER.index(first) :])
 
 
+def test_generated_text_and_tiny_bert_count_only_where_they_are_used(package, tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\na,0\nb,1\n")
+    write_json(tmp_path / "model" / "config.json", {})
+    tiny = RunConfig()
+    other = RunConfig(
+        data=replace(tiny.data, name=str(tmp_path / "rows.csv")),
+        victim=replace(tiny.victim, model=str(tmp_path / "model")),
+    )
+    for module, expected in (("toy", list(ORDER)), ("tiny", list(ORDER[1:]))):
+        before = keys(tiny), keys(other)
+        file = package / f"{module}.py"
+        file.write_text(file.read_text() + "\nEDITED = True\n")
+        forget()
+        assert changed_stages(before[0], keys(tiny)) == expected
+        assert changed_stages(before[1], keys(other)) == []
+
+
 @pytest.mark.parametrize("module", ["errors", "hub", "records", "store", "config", "cli"])
 def test_module_that_changes_no_value_changes_no_key(package, module):
     before = keys(RunConfig())

@@ -1,0 +1,116 @@
+"""How fast the kit's AKD cycle is, against the textbook loop, timed in turn in one run."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+from functools import partial
+
+import pandas as pd
+import torch
+
+from bedkd.akd import distill_clean_model
+from bedkd.config import AKDConfig
+from bedkd.losses import distillation_loss, hard_loss, penalty_loss, soft_loss
+from bedkd.models import Classifier
+
+
+def time_akd(
+    victim: Classifier,
+    clean_few: pd.DataFrame,
+    poison_few: pd.DataFrame,
+    config: AKDConfig,
+    *,
+    rounds: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Seconds of one cycle for both loops, taken in turn: columns round, loop, seconds.
+
+    Each round starts from the victim. What the kit does once for all cycles (copying, tokenizing,
+    asking the teacher) is spread over `config.cycles`.
+    """
+    rows = []
+    for number in range(rounds):
+        seconds = time_kit_cycle(victim, clean_few, poison_few, config, seed + number)
+        rows.append({"round": number, "loop": "bedkd", "seconds": seconds})
+        seconds = time_textbook_cycle(victim, clean_few, poison_few, config, seed + number)
+        rows.append({"round": number, "loop": "textbook", "seconds": seconds})
+    return pd.DataFrame(rows)
+
+
+def time_kit_cycle(victim, clean_few, poison_few, config: AKDConfig, seed: int) -> float:
+    """One cycle, with its share of what is done once."""
+    started = time.perf_counter()
+    one = replace(config, cycles=1)
+    _, history = distill_clean_model(victim, clean_few, poison_few, one, seed=seed)
+    synchronize(victim)
+    cycle = history[-1]["seconds"]
+    once = time.perf_counter() - started - cycle
+    return cycle + once / config.cycles
+
+
+def time_textbook_cycle(victim, clean_few, poison_few, config: AKDConfig, seed: int) -> float:
+    """One cycle of the loop as one would first write it.
+
+    Random batches padded to their longest row, tokenized and passed through the teacher at every
+    step, in float32, with an unfused optimizer.
+    """
+    student = victim.copy()
+    optimizer = torch.optim.AdamW(
+        student.model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=False,
+        foreach=False,
+    )
+    victim.model.eval()
+    student.model.train()
+    generator = torch.Generator().manual_seed(seed)
+    started = time.perf_counter()
+    for rows, combine in ((clean_few, distillation_loss), (poison_few, penalty_loss)):
+        for index in torch.randperm(len(rows), generator=generator).split(config.batch_size):
+            batch = rows.iloc[index.tolist()]
+            loss = textbook_loss(victim, student, batch, config, combine)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    synchronize(victim)
+    return time.perf_counter() - started
+
+
+def textbook_loss(victim, student, batch: pd.DataFrame, config: AKDConfig, combine):
+    """Eq. 5 or 6 on one batch of texts."""
+    device = victim.compute.device
+    tokens = victim.tokenizer(
+        list(batch.text),
+        padding=True,
+        truncation=True,
+        max_length=victim.max_length,
+        return_tensors="pt",
+    ).to(device)
+    labels = torch.tensor(batch.label.to_numpy(), device=device)
+    with torch.no_grad():
+        teacher = victim.model(**tokens, output_hidden_states=True)
+    output = student.model(**tokens, output_hidden_states=True)
+    soft = soft_loss(
+        output.logits,
+        output.hidden_states[-1],
+        teacher.logits,
+        teacher.hidden_states[-1],
+        tokens["attention_mask"],
+        config.temperature,
+    )
+    return partial(combine, weight=config.lambda_)(hard_loss(output.logits, labels), soft)
+
+
+def synchronize(classifier: Classifier) -> None:
+    """Wait for the device, so that a clock read afterwards tells the truth."""
+    with contextlib.suppress(RuntimeError):  # the CPU has nothing to wait for
+        torch.accelerator.synchronize()
+
+
+def summarise(times: pd.DataFrame) -> pd.DataFrame:
+    """Median, minimum and maximum seconds of each loop, and the ratio of the medians."""
+    table = times.groupby("loop").seconds.agg(["median", "min", "max"])
+    return table.assign(ratio=table["median"] / table.loc["textbook", "median"])
