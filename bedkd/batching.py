@@ -97,6 +97,8 @@ def training_batches(
     lengths: Tensor, batch_size: int, generator: torch.Generator
 ) -> list[list[int]]:
     """One epoch: every row once, rows of like length together, everything else at random."""
+    if len(lengths) == 0:
+        return []
     order = torch.randperm(len(lengths), generator=generator)
     batches = []
     for bucket in order.split(batch_size * BUCKET_BATCHES):

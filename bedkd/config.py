@@ -6,6 +6,7 @@ Defaults are the paper's (section 4.1). An unknown key or a value out of range i
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,7 @@ class VictimConfig:
 
     def __post_init__(self):
         check_positive(self, "epochs", "learning_rate", "batch_size", "max_length")
+        check_not_negative(self, "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class DistillConfig:
 
     def __post_init__(self):
         check_positive(self, "n_clean_per_class", "temperature", "learning_rate", "batch_size")
+        check_not_negative(self, "weight_decay")
         check_choice(self, "optimizer", ("adamw", "adam"))
         check_choice(self, "soft_loss", ("cross_entropy", "kl"))
 
@@ -118,8 +121,7 @@ class MEPDConfig:
         check_choice(
             self, "selection", ("file_order", "random", "lowest_mepd", "teacher_agreement")
         )
-        if self.n_poison < 0:
-            raise BedkdError(f"mepd.n_poison is {self.n_poison}; it must be 0 or more")
+        check_not_negative(self, "n_poison")
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class RunConfig:
 
     def __post_init__(self):
         check_choice(self, "precision", ("auto", "fp32", "bf16"))
+        check_not_negative(self, "seed")
         needed = self.dmm.n_clean_per_class * (not self.akd.is_clean_shared)
         needed = max(needed + self.akd.n_clean_per_class, self.dmm.n_clean_per_class)
         if needed > self.data.clean_pool_per_class:
@@ -239,8 +242,13 @@ def check_choice(config, name: str, choices: tuple[str, ...]) -> None:
 def check_positive(config, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise BedkdError(f"{name} is {value}; it must be greater than 0")
+        if value is not None and not 0 < value < math.inf:
+            raise BedkdError(f"{name} is {value}; it must be greater than 0, and finite")
+
+
+def check_not_negative(config, name: str) -> None:
+    if not 0 <= getattr(config, name) < math.inf:
+        raise BedkdError(f"{name} is {getattr(config, name)}; it must be 0 or more, and finite")
 
 
 def check_share(config, name: str) -> None:

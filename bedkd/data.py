@@ -13,7 +13,7 @@ import pandas as pd
 
 from bedkd import hub, toy
 from bedkd.config import DataConfig
-from bedkd.errors import BedkdError
+from bedkd.errors import BedkdError, BlindnessError
 from bedkd.sources import (
     FILE_READERS,
     DatasetSpec,
@@ -24,6 +24,7 @@ from bedkd.sources import (
     tidy,
 )
 
+DEFENDER_COLUMNS = {"text", "label", "row"}  # row: a row's place in D*
 TOY_ROWS = {"train": 3000, "test": 600}
 
 
@@ -161,3 +162,11 @@ def draw_clean_few(pool: pd.DataFrame, n_per_class: int, start: int = 0) -> pd.D
             f"the pool has only {int(pool.label.value_counts().min())}"
         )
     return few.reset_index(drop=True)
+
+
+def check_blind(rows: pd.DataFrame) -> None:
+    """Raises BlindnessError if rows meant for the defender carry anything but text and label."""
+    if extra := set(rows.columns) - DEFENDER_COLUMNS:
+        raise BlindnessError(
+            f"the defender was handed the column {sorted(extra)[0]!r}; it may see text and label"
+        )

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from bedkd.batching import Encoded
 from bedkd.config import DistillConfig
-from bedkd.errors import BlindnessError
+from bedkd.data import check_blind
 from bedkd.losses import hard_loss, soft_loss
 from bedkd.models import Classifier
 from bedkd.training import Phase, forward_all
-
-DEFENDER_COLUMNS = {"text", "label", "row"}  # row: a row's place in D*
 
 
 @dataclass(frozen=True)
@@ -26,14 +24,6 @@ class TeacherOutputs:
 
     logits: Tensor
     hidden: Tensor
-
-
-def check_blind(rows: pd.DataFrame) -> None:
-    """Raises BlindnessError if rows meant for the defender carry anything but text and label."""
-    if extra := set(rows.columns) - DEFENDER_COLUMNS:
-        raise BlindnessError(
-            f"the defender was handed the column {sorted(extra)[0]!r}; it may see text and label"
-        )
 
 
 def ask_teacher(teacher: Classifier, encoded: Encoded, config: DistillConfig) -> TeacherOutputs:

@@ -35,30 +35,18 @@ def new_axes(ax: Axes | None) -> Axes:
     return plt.subplots()[1] if ax is None else ax
 
 
-def plot_training(
-    history: pd.DataFrame, *, phases: tuple[str, ...], ax: Axes | None = None
+def plot_phases(
+    history: pd.DataFrame, quantity: str, *, phases: tuple[str, ...], ax: Axes | None = None
 ) -> Axes:
-    """Loss of each phase over the epochs. history: epoch, PHASE_loss."""
+    """`loss` or `accuracy` (percent) of each phase's pass. history: epoch, PHASE_QUANTITY."""
     ax = new_axes(ax)
     for phase, colour, style in zip(phases, (BLUE, ORANGE), ("-", "--"), strict=False):
-        if f"{phase}_loss" in history:
-            rows = history.dropna(subset=[f"{phase}_loss"])
-            ax.plot(rows.epoch, rows[f"{phase}_loss"], style, color=colour, label=f"{phase} loss")
-    ax.set(xlabel="epoch", ylabel="loss")
-    ax.legend(frameon=False)
-    return ax
-
-
-def plot_accuracy(
-    history: pd.DataFrame, *, phases: tuple[str, ...], ax: Axes | None = None
-) -> Axes:
-    """Accuracy of each phase's own pass. history: epoch, PHASE_accuracy (percent)."""
-    ax = new_axes(ax)
-    for phase, colour, style in zip(phases, (BLUE, ORANGE), ("-", "--"), strict=False):
-        if f"{phase}_accuracy" in history:
-            rows = history.dropna(subset=[f"{phase}_accuracy"])
-            ax.plot(rows.epoch, rows[f"{phase}_accuracy"], style, color=colour, label=phase)
-    ax.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(-3, 103))
+        if (column := f"{phase}_{quantity}") in history:
+            rows = history.dropna(subset=[column])
+            ax.plot(rows.epoch, rows[column], style, color=colour, label=phase)
+    ax.set(xlabel="epoch", ylabel=quantity)
+    if quantity == "accuracy":
+        ax.set(ylabel="accuracy (%)", ylim=(-3, 103))
     ax.legend(frameon=False)
     return ax
 

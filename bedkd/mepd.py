@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bedkd.config import MEPDConfig
-from bedkd.distillation import check_blind
+from bedkd.data import check_blind
 
 
 def mepd(victim_probabilities: np.ndarray, dmm_probabilities: np.ndarray) -> np.ndarray:

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from bedkd.mepd import flag_poisoned
-
 
 def percent(hits: np.ndarray) -> float | None:
     """Share of true values, or None where there is nothing to count."""
@@ -27,12 +25,12 @@ def asr(probabilities: np.ndarray, target_label: int) -> float | None:
 
 def far(scores: np.ndarray, is_poisoned: np.ndarray, gamma: float) -> float | None:
     """False acceptance rate: poisoned rows with MEPD >= γ, of all poisoned rows."""
-    return percent(~flag_poisoned(scores, gamma)[np.asarray(is_poisoned, dtype=bool)])
+    return percent(~(np.asarray(scores) < gamma)[np.asarray(is_poisoned, dtype=bool)])
 
 
 def frr(scores: np.ndarray, is_poisoned: np.ndarray, gamma: float) -> float | None:
     """False rejection rate: clean rows with MEPD < γ, of all clean rows."""
-    return percent(flag_poisoned(scores, gamma)[~np.asarray(is_poisoned, dtype=bool)])
+    return percent((np.asarray(scores) < gamma)[~np.asarray(is_poisoned, dtype=bool)])
 
 
 def sweep_gamma(

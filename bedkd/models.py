@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bedkd import hub
@@ -68,7 +69,8 @@ def new_classifier(
         if config.model == hub.TINY:
             model, tokenizer = build_tiny_bert(texts, n, seed=seed)
         else:
-            model, tokenizer = _load(config.model, n, compute)
+            model, tokenizer = _load(config.model, n)
+    model.set_attn_implementation(compute.attention)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     limit = getattr(model.config, "max_position_embeddings", None) or config.max_length
@@ -76,7 +78,7 @@ def new_classifier(
     return Classifier(model.to(compute.device), tokenizer, max_length, label_names, compute)
 
 
-def _load(name: str, n_labels: int, compute: Compute):
+def _load(name: str, n_labels: int):
     location = hub.locate(name, "model")
     pinned = {"revision": location.revision} if location.origin in ("hub", "cache") else {}
     try:
@@ -87,11 +89,11 @@ def _load(name: str, n_labels: int, compute: Compute):
                 location.path,
                 num_labels=n_labels,
                 dtype=torch.float32,
-                attn_implementation=compute.attention,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # a head for other classes is drawn anew
                 **pinned,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         cause = str(error).strip().split("\n")[0]
         raise BedkdError(f"cannot load model {name!r} as a classifier: {cause}") from error
     return model, tokenizer
@@ -129,19 +131,19 @@ def load_classifier(folder: Path, compute: Compute) -> Classifier:
     """
     try:
         meta = json.loads((folder / "meta.json").read_text())
+        names, max_length = tuple(meta["label_names"]), int(meta["max_length"])
         with quiet():
             model = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 use_safetensors=True,
                 dtype=torch.float32,
-                attn_implementation=compute.attention,
             )
             tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BedkdError(f"cannot load the classifier in {folder}: {error}") from error
-    names = tuple(meta["label_names"])
+    model.set_attn_implementation(compute.attention)
     model = model.to(compute.device).eval()
-    return Classifier(model, tokenizer, meta["max_length"], names, compute)
+    return Classifier(model, tokenizer, max_length, names, compute)
 
 
 def train_victim(

@@ -52,6 +52,9 @@ class Profile:
         """All cells of the grid. In `overrides`, dataset, attack and seed replace a grid's list."""
         overrides = dict(overrides or {})
         grid = dict(self.grid)
+        for name in overrides:
+            if name.startswith(("dataset.", "seed.")):
+                raise BedkdError(f"unknown parameter {name!r}; {name.split('.')[0]} has no parts")
         for key in GRID_KEYS:
             if key in overrides:
                 grid[key] = _as_list(overrides.pop(key))
@@ -72,7 +75,10 @@ def load_profile(name: str) -> Profile:
     Raises:
         BedkdError: no such profile, no YAML, or a key that a profile does not have.
     """
-    values = _read(name)
+    values = {key: value for key, value in _read(name).items() if value is not None}
+    for key in ("grid", "config", "datasets"):
+        if not isinstance(values.get(key, {}), dict):
+            raise BedkdError(f"profile {name}: {key} is {values[key]!r}; give `key: value` lines")
     grid = {key: _as_list(values.get("grid", {}).get(key)) for key in GRID_KEYS}
     if unknown := set(values.get("grid", {})) - set(GRID_KEYS):
         raise BedkdError(

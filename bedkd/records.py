@@ -17,7 +17,7 @@ import pandas as pd
 
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "pandas")
 # what two runs of the same seed may differ in
-VOLATILE_FIELDS = ("started_at", "peak_memory_mb")
+VOLATILE_FIELDS = ("started_at", "peak_memory_mb", "files")  # a history holds seconds
 
 
 def write_json(path: Path, value, **options) -> None:

@@ -104,9 +104,11 @@ def read_file(path: str) -> pd.DataFrame:
     import datasets
 
     file = existing_file(path)
-    # a TSV of sentences has quotes that open and never close; "null" is a word like any other
-    options = {"sep": "\t", "quoting": csv.QUOTE_NONE} if file.suffix == ".tsv" else {}
-    options |= {"keep_default_na": False} if FILE_READERS[file.suffix] == "csv" else {}
+    options: dict = {}
+    if FILE_READERS[file.suffix] == "csv":
+        options = {"keep_default_na": False}  # "null" is a word like any other
+    if file.suffix == ".tsv":
+        options |= {"sep": "\t", "quoting": tsv_quoting(file)}
     try:
         loaded = datasets.load_dataset(
             FILE_READERS[file.suffix], data_files=str(file), split="train", **options
@@ -115,6 +117,14 @@ def read_file(path: str) -> pd.DataFrame:
         cause = str(error.__cause__ or error).strip().split("\n")[0]
         raise BedkdError(f"cannot read {path} as {file.suffix[1:]}: {cause}") from error
     return loaded.to_pandas()
+
+
+def tsv_quoting(file: Path) -> int:
+    """TSV files of sentences seldom quote: a `"` may open and never close, and joining lines up to
+    the next one would lose rows without a word. Quoting it is only where the columns say so."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    is_plain = len({line.count("\t") for line in lines if line}) <= 1
+    return csv.QUOTE_NONE if is_plain else csv.QUOTE_MINIMAL
 
 
 def existing_file(path: str) -> Path:
@@ -184,7 +194,7 @@ def check_rows(frame: pd.DataFrame, spec: DatasetSpec, where: str) -> pd.DataFra
     if None in values:
         row = values.index(None)
         raise BedkdError(
-            f"{where}: the label of row {row} is {label_text(label.iloc[row])!r}; "
+            f"{where}: the label of row {row} is {show_label(label.iloc[row])}; "
             f"it must be one of {', '.join(lookup)}"
         )
     return pd.DataFrame({"text": list(text), "label": np.array(values, dtype=np.int64)})
@@ -201,6 +211,10 @@ def sort_labels(names: set[str]) -> list[str]:
     """By value where all are numbers (2 before 10), else by the alphabet."""
     is_numeric = all(name.lstrip("-").isdigit() for name in names)
     return sorted(names, key=int) if is_numeric else sorted(names)
+
+
+def show_label(value) -> str:
+    return repr(value) if isinstance(value, str) else label_text(value)
 
 
 def label_text(value) -> str:

@@ -143,17 +143,21 @@ def import_closure(module: str) -> set[str]:
 
 def _imports(module: str) -> list[str]:
     names = []
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(module_file(module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bedkd."):
             names.append(node.module.removeprefix("bedkd."))
         elif isinstance(node, ast.ImportFrom) and node.module == "bedkd":
             names += [alias.name for alias in node.names]
-    return [name for name in names if (PACKAGE / f"{name}.py").is_file()]
+    return [name for name in names if module_file(name).is_file()]
+
+
+def module_file(module: str) -> Path:
+    return PACKAGE / f"{module.replace('.', '/')}.py"
 
 
 def _code(module: str) -> str:
     """The module's syntax tree without docstrings: what a comment or a word does not change."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(module_file(module).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         is_documented = isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
         if is_documented and ast.get_docstring(node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bedkd.batching import Compute, Encoded, collate, evaluation_batches, training_batches
+from bedkd.errors import DivergenceError
 
 # batch inputs, row numbers [B], the model's output -> scalar loss
 LossFunction = Callable[[dict, Tensor, object], Tensor]
@@ -41,11 +43,15 @@ def train(
     is_reshuffled: bool = True,
     watch: WatchFunction | None = None,
     title: str = "training",
+    unit: str = "epoch",
 ) -> list[dict]:
     """Run all phases one after the other, `epochs` times; dropout is on.
 
     `watch(row, model)` is called with the epoch's numbers and the model in eval mode, and returns
     numbers to add to them; epoch 0 is before the first step. It can steer only by raising.
+
+    Raises:
+        DivergenceError: the mean loss of a pass is not finite.
 
     Returns one dict an epoch: epoch, seconds, and for each phase NAME_loss, NAME_accuracy (percent,
     of the training pass itself, dropout on).
@@ -54,9 +60,7 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if watch:
-            model.eval()
-            row = {"epoch": 0, "seconds": 0.0}
-            history.append(row | watch(row, model))
+            history.append(observe(watch, {"epoch": 0, "seconds": 0.0}, model))
         for epoch in tqdm(range(1, epochs + 1), desc=title, leave=False, mininterval=1):
             model.train()
             started = time.perf_counter()
@@ -65,12 +69,27 @@ def train(
                 order = seed * 1_000_003 + (epoch if is_reshuffled else 0) * 31 + number
                 row |= run_phase(model, phase, optimizer, batch_size, compute, order)
             row["seconds"] = time.perf_counter() - started
-            if watch:
-                model.eval()
-                row |= watch(row, model)
-            history.append(row)
+            check_finite(row, phases, title, unit)
+            history.append(observe(watch, row, model) if watch else row)
     model.eval()
     return history
+
+
+def observe(watch: WatchFunction, row: dict, model) -> dict:
+    """`row` with what the watcher adds; its own random draws change nothing that follows."""
+    model.eval()
+    with torch.random.fork_rng():
+        return row | watch(row, model)
+
+
+def check_finite(row: dict, phases: Sequence[Phase], title: str, unit: str) -> None:
+    for phase in phases:
+        loss = row[f"{phase.name}_loss"]
+        if not math.isfinite(loss):
+            raise DivergenceError(
+                f"{title} diverged in {unit} {row['epoch']}: the {phase.name} loss is {loss}; "
+                f"lower {title.lower()}.learning_rate"
+            )
 
 
 def run_phase(model, phase: Phase, optimizer, batch_size: int, compute: Compute, order: int):

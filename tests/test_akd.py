@@ -14,7 +14,7 @@ from bedkd.akd import COLLAPSE_PATIENCE, DivergenceGuard, accuracy_floor, distil
 from bedkd.batching import collate, pick_compute
 from bedkd.config import AKDConfig
 from bedkd.distillation import distillation_phase
-from bedkd.errors import BedkdError, BlindnessError, DivergenceError
+from bedkd.errors import BlindnessError, DivergenceError
 from bedkd.losses import distillation_loss
 from bedkd.training import build_optimizer, forward_all, train
 
@@ -225,15 +225,6 @@ def guard_with(accuracies, floor=60.0):
     for cycle, accuracy in enumerate(accuracies, 1):
         row = {"epoch": cycle, "trust_loss": 0.5, "trust_accuracy": accuracy, "punish_loss": -2.0}
         assert guard(row, None) == {}
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("phase", ["trust", "punish"])
-def test_guard_stops_at_a_loss_that_is_not_finite(phase, value):
-    row = {"epoch": 7, "trust_loss": 0.5, "trust_accuracy": 99.0, "punish_loss": -2.0}
-    with pytest.raises(DivergenceError, match=rf"cycle 7: the {phase} loss is {value}"):
-        DivergenceGuard(60.0, None)(row | {f"{phase}_loss": value}, None)
-    assert issubclass(DivergenceError, BedkdError)
 
 
 def test_guard_stops_at_the_third_collapsed_cycle_in_a_row():

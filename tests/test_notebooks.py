@@ -56,7 +56,9 @@ def test_runs_alone(name, outputs):
     target = outputs / f"{name}.ipynb"
     execute(name, parameters, target)
     done = nbformat.read(target, as_version=4)
-    figures = [o for c in done.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    figures = [
+        o for c in done.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
+    ]
     assert bool(figures) == (name != "12_speed")
     for cell in done.cells:
         assert not any(output.output_type == "error" for output in cell.get("outputs", []))
@@ -65,7 +67,10 @@ def test_runs_alone(name, outputs):
 def test_a_later_notebook_makes_what_earlier_ones_should_have_left(tmp_path, monkeypatch):
     monkeypatch.setenv("BEDKD_OUTPUTS", str(tmp_path))
     execute("04_akd", {"attack": "none", "overrides": SMALL}, tmp_path / "out.ipynb")
-    made = {folder.name: len(list(folder.glob("*/record.json"))) for folder in (tmp_path / "runs").iterdir()}
+    made = {
+        folder.name: len(list(folder.glob("*/record.json")))
+        for folder in (tmp_path / "runs").iterdir()
+    }
     assert made == {"data": 1, "victim": 1, "dmm": 1, "mepd": 1, "akd": 1}
 
 

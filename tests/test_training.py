@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from bedkd.batching import Encoded, collate
+from bedkd.errors import DivergenceError
 from bedkd.training import (
     Phase,
     build_optimizer,
+    check_finite,
     forward_all,
     predict_probabilities,
     train,
@@ -274,3 +276,14 @@ def test_phase_without_rows_is_harmless(tiny_classifier):
     (row,) = fit(tiny_classifier, [phase], epochs=1)
     assert (row["fit_loss"], row["fit_accuracy"]) == (0, 0)
     assert torch.equal(before, weights(tiny_classifier))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["trust", "punish"])
+def test_a_loss_that_is_not_finite_is_named(name, value):
+    phases = [
+        Phase(n, Encoded([], 0, torch.zeros(0)), torch.zeros(0), None) for n in ("trust", "punish")
+    ]
+    row = {"epoch": 7, "trust_loss": 0.5, "punish_loss": -2.0} | {f"{name}_loss": value}
+    with pytest.raises(DivergenceError, match=rf"cycle 7: the {name} loss is {value}; lower akd"):
+        check_finite(row, phases, "AKD", "cycle")

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from bedkd.errors import BedkdError
-from bedkd.profiles import PROJECT, load_profile
+from bedkd.profiles import load_profile
 from bedkd.records import read_record, stable_part
 from bedkd.workflow import CHAIN, hold_lock, make_plan
 
@@ -52,14 +52,20 @@ def batch(profile, tmp_path_factory):
 
 
 def records(outputs):
-    found = {path.parent.name: read_record(path.parent) for path in outputs.glob("runs/*/*/record.json")}
+    found = {
+        path.parent.name: read_record(path.parent) for path in outputs.glob("runs/*/*/record.json")
+    }
     return {name: stable_part(record) for name, record in found.items()}
 
 
 def test_tables_and_figures(batch):
     table = (batch / "small/tables/table1.csv").read_text()
     assert table.startswith("Dataset,Attack,No defence ASR,No defence CACC,BeDKD ASR,BeDKD CACC")
-    assert [line.split(",")[1] for line in table.splitlines()[1:]] == ["Clean", "AddSent", "Average"]
+    assert [line.split(",")[1] for line in table.splitlines()[1:]] == [
+        "Clean",
+        "AddSent",
+        "Average",
+    ]
     for name in ("gamma_test", "gamma_train", "cycles"):
         for ending in ("png", "pdf"):
             assert (batch / f"small/figures/{name}.{ending}").stat().st_size > 1000
@@ -68,9 +74,35 @@ def test_tables_and_figures(batch):
 def test_record_fields(batch):
     (path,) = batch.glob("runs/akd/*addsent*/record.json")
     record = json.loads(path.read_text())
-    names = """dataset attack model defence seed target_label poison_rate label_mode n_train n_test
-        n_test_triggered asr cacc far_train frr_train far_test frr_test n_flagged poison_few_purity
-        config key seconds peak_memory_mb device versions commit started_at""".split()
+    names = [
+        "dataset",
+        "attack",
+        "model",
+        "defence",
+        "seed",
+        "target_label",
+        "poison_rate",
+        "label_mode",
+        "n_train",
+        "n_test",
+        "n_test_triggered",
+        "asr",
+        "cacc",
+        "far_train",
+        "frr_train",
+        "far_test",
+        "frr_test",
+        "n_flagged",
+        "poison_few_purity",
+        "config",
+        "key",
+        "seconds",
+        "peak_memory_mb",
+        "device",
+        "versions",
+        "commit",
+        "started_at",
+    ]
     assert not set(names) - set(record)
     assert record["defence"] == "bedkd" and 0 <= record["asr"] <= 100 and record["n_train"] == 200
     assert record["config"]["mepd.gamma"] == 0.5
@@ -104,7 +136,8 @@ def test_what_is_gone_or_broken_is_made_again_and_nothing_else(profile, batch):
 
 def test_a_changed_parameter_reruns_what_follows_it(profile, batch):
     plans = [
-        make_plan(load_profile(str(profile)), changes)["jobs"] for changes in ({}, {"dmm.epochs": 3})
+        make_plan(load_profile(str(profile)), changes)["jobs"]
+        for changes in ({}, {"dmm.epochs": 3})
     ]
     kept = {name.split("/")[0] for name in set(plans[0]) & set(plans[1])}
     new = {name.split("/")[0] for name in set(plans[1]) - set(plans[0])}
@@ -125,10 +158,22 @@ def test_a_failing_cell_stops_no_other_and_says_why(tmp_path):
     (tmp_path / "bad.csv").write_text("\n".join(rows))
     path = tmp_path / "mine.yaml"
     path.write_text(
-        textwrap.dedent(PROFILE).replace("toy-sentiment", f"{tmp_path}/good.csv, {tmp_path}/bad.csv")
+        textwrap.dedent(PROFILE).replace(
+            "toy-sentiment", f"{tmp_path}/good.csv, {tmp_path}/bad.csv"
+        )
     )
-    result = reproduce(path, tmp_path / "outputs", "--set", "attack=addsent", "--set", "data.clean_pool_per_class=8",
-                       "--set", "dmm.n_clean_per_class=8", "--set", "akd.n_clean_per_class=8")
+    result = reproduce(
+        path,
+        tmp_path / "outputs",
+        "--set",
+        "attack=addsent",
+        "--set",
+        "data.clean_pool_per_class=8",
+        "--set",
+        "dmm.n_clean_per_class=8",
+        "--set",
+        "akd.n_clean_per_class=8",
+    )
     assert result.returncode == 1
     assert "the text of row 4 is" in result.stderr and "Traceback" not in result.stderr
     done = [line for line in result.stdout.splitlines() if line.startswith("done")]
@@ -137,27 +182,9 @@ def test_a_failing_cell_stops_no_other_and_says_why(tmp_path):
 
 
 def test_two_batches_at_once_are_refused(tmp_path):
-    with hold_lock(tmp_path), pytest.raises(BedkdError, match="another run is at work"):
-        with hold_lock(tmp_path):
-            pass
-
-
-def test_the_defender_needs_no_truth(batch, monkeypatch):
-    """Without the files that tell the poison, the defender's side of a run still loads."""
-    monkeypatch.setenv("BEDKD_OUTPUTS", str(batch))
-    from bedkd.stages import load_view
-
-    run = load_profile("quick")  # any profile object: only the folder matters
-    (data,) = batch.glob("runs/data/*addsent*")
-    hidden = data / "truth"
-    away = data.parent / "away"
-    assert run and hidden.is_dir() and load_view
-    hidden.rename(away)
-    try:
-        assert {path.name for path in data.iterdir()} >= {"train.parquet", "clean_pool.parquet"}
-    finally:
-        away.rename(hidden)
-
-
-def test_project_has_its_snakefile():
-    assert (PROJECT / "Snakefile").is_file()
+    with (
+        hold_lock(tmp_path),
+        pytest.raises(BedkdError, match="another run is at work"),
+        hold_lock(tmp_path),
+    ):
+        pass

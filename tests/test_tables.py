@@ -1,0 +1,86 @@
+"""Tables on numbers that can be checked by hand."""
+
+import pandas as pd
+import pytest
+
+from bedkd.tables import describe_source, detection_table, save_table, table1
+
+PAPER = {  # Table 1, SST2, columns "No Defense" and "Ours"
+    "none": (None, 91.97, None, 91.06),
+    "badwords": (100.00, 91.63, 0.00, 90.14),
+    "addsent": (100.00, 91.62, 0.00, 91.17),
+    "synbkd": (95.27, 91.51, 2.48, 90.48),
+}
+
+
+@pytest.fixture
+def records():
+    rows = []
+    for attack, (asr0, cacc0, asr1, cacc1) in PAPER.items():
+        for defence, asr, cacc in (("none", asr0, cacc0), ("bedkd", asr1, cacc1)):
+            rows.append(
+                {
+                    "dataset": "sst2",
+                    "attack": attack,
+                    "defence": defence,
+                    "seed": 0,
+                    "asr": asr,
+                    "cacc": cacc,
+                    "model": "bert",
+                    "n_train": 67349,
+                    "n_test": 872,
+                    "device": "cpu",
+                    "precision": "float32",
+                    "far_train": 1.0,
+                    "frr_train": 2.0,
+                    "far_test": 3.0,
+                    "frr_test": 4.0,
+                    "n_flagged": 5,
+                    "poison_few_purity": 100.0,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def test_the_papers_averages(records):
+    """ASR over the three attacks, CACC over all four rows: as printed in the paper."""
+    average = table1(records).loc[("sst2", "Average")].round(2)
+    assert average[("No defence", "ASR")] == 98.42
+    assert average[("No defence", "CACC")] == 91.68
+    assert average[("BeDKD", "ASR")] == 0.83
+    assert average[("BeDKD", "CACC")] == 90.71
+
+
+def test_order_of_rows_and_columns(records):
+    table = table1(records.sample(frac=1, random_state=0))
+    assert [attack for _, attack in table.index] == [
+        *("Clean", "BadWords", "AddSent", "SynBkd", "Average")
+    ]
+    assert [defence for defence, _ in table.columns] == ["No defence"] * 2 + ["BeDKD"] * 2
+
+
+def test_seeds_are_averaged(records):
+    other = records.assign(seed=1, cacc=records.cacc - 2)
+    table = table1(pd.concat([records, other]))
+    assert table.loc[("sst2", "Clean"), ("BeDKD", "CACC")] == pytest.approx(90.06)
+
+
+def test_detection(records):
+    table = detection_table(records)
+    assert list(table.loc[("sst2", "SynBkd")]) == [1, 2, 3, 4, 5, 100]
+
+
+def test_files(records, tmp_path):
+    save_table(table1(records), tmp_path / "t", f"ASR. {describe_source(records)}")
+    csv = (tmp_path / "t.csv").read_text().splitlines()
+    assert csv[0] == "Dataset,Attack,No defence ASR,No defence CACC,BeDKD ASR,BeDKD CACC"
+    assert csv[1] == "sst2,Clean,,91.97,,91.06"
+    markdown = (tmp_path / "t.md").read_text()
+    assert markdown.startswith("ASR. Victim bert; seeds 0; train / test rows: sst2 67,349 / 872;")
+    clean = next(line for line in markdown.splitlines() if "Clean" in line)
+    assert [cell.strip() for cell in clean.strip("|").split("|")][2:] == [
+        "–",
+        "91.97",
+        "–",
+        "91.06",
+    ]
