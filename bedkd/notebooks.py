@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bedkd import kernels
 from bedkd.errors import BedkdError
 from bedkd.records import write_json, write_text
 
@@ -52,6 +53,8 @@ def execute(name: str, parameters: dict, output: Path) -> None:
         kernel = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}
         config = Config({"KernelManager": kernel})
         os.environ["TQDM_DISABLE"] = "1"  # a stored bar is noise
+        if kernels.SOCKET in os.environ:
+            os.environ["JUPYTER_DEFAULT_PROVISIONER_NAME"] = kernels.NAME
         try:
             papermill.execute_notebook(
                 str(FOLDER / f"{name}.ipynb"),

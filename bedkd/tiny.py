@@ -15,6 +15,12 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from bedkd.errors import BedkdError
 
+# A large head lets the encoder learn the task while it hardly moves ("lazy" training), as
+# fine-tuning hardly moves a pretrained one. With BERT's own small head, two layers trained from
+# nothing map the trigger and the target class to one point, and no later distillation tells them
+# apart: measured on toy-sentiment with BadWords, FAR at γ = 0.1 is 100% at scale 1, 35% at 60.
+HEAD_SCALE = 60.0
+
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -112,4 +118,6 @@ def build_tiny_bert(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(HEAD_SCALE)
     return model, _build_tokenizer(vocabulary, max_length)

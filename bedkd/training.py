@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,10 @@ def train(
         torch.manual_seed(seed)
         if watch:
             history.append(observe(watch, {"epoch": 0, "seconds": 0.0}, model))
-        for epoch in tqdm(range(1, epochs + 1), desc=title, leave=False, mininterval=1):
+        # tqdm's notebook bar does not read its own variable
+        is_silent = bool(os.environ.get("TQDM_DISABLE"))
+        bar = tqdm(range(1, epochs + 1), desc=title, leave=False, mininterval=1, disable=is_silent)
+        for epoch in bar:
             model.train()
             started = time.perf_counter()
             row = {"epoch": epoch}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from bedkd.errors import BedkdError
+from bedkd.kernels import kernel_server
 from bedkd.notebooks import notebook_digest
 from bedkd.profiles import PROJECT, Profile, outputs_folder
 from bedkd.records import write_json
@@ -68,7 +69,8 @@ def reproduce(profile: Profile, overrides: dict, cores: int, is_dry_run: bool = 
             options += ["--scheduler", "greedy", "--nocolor"]
             if is_dry_run:
                 return subprocess.run([*command, *options, "-n", "--quiet"], cwd=folder).returncode
-            result = subprocess.run([*command, *options], cwd=folder, stderr=log)
+            with kernel_server(log):
+                result = subprocess.run([*command, *options], cwd=folder, stderr=log)
     return report(plan, folder, result.returncode)
 
 

@@ -178,8 +178,8 @@ def test_poison_rate(refused, rate):
         ("seed=true", ("seed", "True", "int")),
         ("dataset=7", ("7",)),
         ("dmm=3", ("dmm", "3")),
-        ("dmm.n_clean_per_class=1000", ("1000", "640", "clean_pool_per_class")),
-        ("data.clean_pool_per_class=10", ("320", "10", "clean_pool_per_class")),
+        ("dmm.n_clean_per_class=1000", ("1000", "320", "clean_pool_per_class")),
+        ("data.clean_pool_per_class=10", ("160", "10", "clean_pool_per_class")),
     ],
 )
 def test_values_out_of_range(refused, setting, words):
