@@ -68,7 +68,9 @@ def reproduce(profile: Profile, overrides: dict, cores: int, is_dry_run: bool = 
             options = ["--cores", str(cores), "--keep-going", "--rerun-incomplete"]
             options += ["--scheduler", "greedy", "--nocolor"]
             if is_dry_run:
-                return subprocess.run([*command, *options, "-n", "--quiet"], cwd=folder).returncode
+                return subprocess.run(
+                    [*command, *options, "-n", "--quiet", "rules"], cwd=folder
+                ).returncode
             with kernel_server(log):
                 result = subprocess.run([*command, *options], cwd=folder, stderr=log)
     return report(plan, folder, result.returncode)

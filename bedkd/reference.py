@@ -1,0 +1,50 @@
+"""Keep what was measured on real data: `bedkd reference PROFILE` fills outputs/reference/."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from bedkd.errors import BedkdError
+from bedkd.profiles import PROJECT, Profile, outputs_folder
+from bedkd.records import collect, write_text
+from bedkd.store import STAGES
+from bedkd.summaries import RESULTS, load_runs
+
+MAX_BYTES = 1_000_000  # a code host shows no larger notebook
+
+
+def keep_reference(profile: Profile, overrides: dict) -> Path:
+    """Copy records, tables, figures and executed notebooks of a finished profile.
+
+    Raises:
+        BedkdError: the profile is not finished, or a notebook is too large to show.
+    """
+    target = PROJECT / "outputs" / "reference"
+    source = outputs_folder() / profile.name
+    runs = load_runs(profile.path, overrides)
+    records = [run.record(stage) | {"profile": profile.name} for run in runs for stage in RESULTS]
+    collect(records, target / "records.jsonl")
+    for kind in ("tables", "figures"):
+        shutil.copytree(source / kind, target / kind / profile.name, dirs_exist_ok=True)
+    for run in runs:
+        c = run.config
+        for stage in ("victim", "dmm", "mepd", "akd"):
+            notebook = STAGES[stage].notebook
+            executed = source / "notebooks" / notebook / f"{run.folder(stage).name}.ipynb"
+            name = f"{notebook}-{Path(c.data.name).stem}-{c.attack.name}-s{c.seed}.ipynb"
+            keep_notebook(executed, target / "notebooks" / profile.name / name)
+    return target
+
+
+def keep_notebook(executed: Path, target: Path) -> None:
+    """A copy without the paths and times that papermill notes."""
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    for part in (notebook, *notebook["cells"]):
+        for name in ("papermill", "widgets", "execution"):
+            part["metadata"].pop(name, None)
+    text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    if len(text.encode()) > MAX_BYTES:
+        raise BedkdError(f"{executed} has {len(text):,} bytes; a reference copy has at most 1 MB")
+    write_text(target, text)
