@@ -1,15 +1,12 @@
-"""Tokenize once, batch by length, pad little; devices and autocast."""
+"""Tokenize once, batch by length, pad little."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from bedkd.errors import BedkdError
 
 BUCKET_BATCHES = 16  # batches sorted together: little padding, and still a random order
 EVAL_TOKENS = 16384  # padded tokens in one evaluation batch
@@ -25,51 +22,6 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Where and how precisely to compute."""
-
-    device: torch.device
-    dtype: torch.dtype  # of autocast; float32: no autocast
-
-    @property
-    def attention(self) -> str:
-        """transformers' name of the faster attention; on a CPU plain code wins for short texts."""
-        return "eager" if self.device.type == "cpu" else "sdpa"
-
-    def autocast(self):
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
-
-
-def pick_compute(device: str = "auto", precision: str = "auto") -> Compute:
-    """`auto` takes an accelerator if torch knows one, and bfloat16 where it is computed natively.
-
-    Raises:
-        BedkdError: torch does not know the device, or cannot reach it.
-    """
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        chosen = accelerator or torch.device("cpu")
-    else:
-        try:
-            chosen = torch.device(device)
-            torch.empty(1, device=chosen)
-        except (RuntimeError, AssertionError) as error:  # torch raises either, by backend
-            raise BedkdError(f"device {device!r} cannot be used: {error}") from error
-    is_bf16 = precision == "bf16" or (precision == "auto" and has_native_bf16(chosen))
-    return Compute(chosen, torch.bfloat16 if is_bf16 else torch.float32)
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return False
 
 
 def encode(tokenizer, texts: Sequence[str], max_length: int) -> Encoded:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line style says the same again
 BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
@@ -35,6 +36,11 @@ def new_axes(ax: Axes | None) -> Axes:
     return plt.subplots()[1] if ax is None else ax
 
 
+def whole_ticks(ax: Axes) -> None:
+    """There is no epoch 2.5."""
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def plot_phases(
     history: pd.DataFrame, quantity: str, *, phases: tuple[str, ...], ax: Axes | None = None
 ) -> Axes:
@@ -45,6 +51,7 @@ def plot_phases(
             rows = history.dropna(subset=[column])
             ax.plot(rows.epoch, rows[column], style, color=colour, label=phase)
     ax.set(xlabel="epoch", ylabel=quantity)
+    whole_ticks(ax)
     if quantity == "accuracy":
         ax.set(ylabel="accuracy (%)", ylim=(-3, 103))
     ax.legend(frameon=False)
@@ -59,6 +66,7 @@ def plot_parting(history: pd.DataFrame, *, gamma: float, ax: Axes | None = None)
             ax.plot(history.epoch, history[f"mepd_{kind}"], style, color=colour, label=kind)
     ax.axhline(gamma, color=BLACK, linewidth=0.8, linestyle=":", label=f"γ = {gamma}")
     ax.set(xlabel="DMM epoch", ylabel="mean MEPD", ylim=(0, None))
+    whole_ticks(ax)
     ax.legend(frameon=False)
     return ax
 
@@ -100,6 +108,7 @@ def plot_cycles(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         if len(rows):
             ax.plot(rows.epoch, rows[name], style, color=colour, markersize=3, label=name.upper())
     ax.set(xlabel="AKD cycle", ylabel="%", ylim=(-3, 103))
+    whole_ticks(ax)
     ax.legend(frameon=False, loc="center right")
     return ax
 

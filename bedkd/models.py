@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bedkd import hub
-from bedkd.batching import Compute, Encoded, encode
+from bedkd.batching import Encoded, encode
 from bedkd.config import VictimConfig
+from bedkd.devices import Compute
 from bedkd.errors import BedkdError
 from bedkd.records import write_json
 from bedkd.tiny import build_tiny_bert

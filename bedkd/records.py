@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
-import sys
 import tempfile
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -99,13 +97,3 @@ def _commit() -> str | None:
     except OSError:  # no git
         return None
     return head.stdout.strip() + "+" * bool(changed.returncode) if head.returncode == 0 else None
-
-
-def peak_memory_mb(device) -> float:
-    """Peak memory in MiB: of the GPU where there is one, else of the whole process."""
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ import torch
 
 from bedkd.akd import distill_clean_model
 from bedkd.config import AKDConfig
+from bedkd.devices import synchronize
 from bedkd.losses import distillation_loss, hard_loss, penalty_loss, soft_loss
 from bedkd.models import Classifier
 
@@ -44,7 +44,7 @@ def time_kit_cycle(victim, clean_few, poison_few, config: AKDConfig, seed: int) 
     started = time.perf_counter()
     one = replace(config, cycles=1)
     _, history = distill_clean_model(victim, clean_few, poison_few, one, seed=seed)
-    synchronize(victim)
+    synchronize()
     cycle = history[-1]["seconds"]
     once = time.perf_counter() - started - cycle
     return cycle + once / config.cycles
@@ -75,7 +75,7 @@ def time_textbook_cycle(victim, clean_few, poison_few, config: AKDConfig, seed: 
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    synchronize(victim)
+    synchronize()
     return time.perf_counter() - started
 
 
@@ -102,12 +102,6 @@ def textbook_loss(victim, student, batch: pd.DataFrame, config: AKDConfig, combi
         config.temperature,
     )
     return partial(combine, weight=config.lambda_)(hard_loss(output.logits, labels), soft)
-
-
-def synchronize(classifier: Classifier) -> None:
-    """Wait for the device, so that a clock read afterwards tells the truth."""
-    with contextlib.suppress(RuntimeError):  # the CPU has nothing to wait for
-        torch.accelerator.synchronize()
 
 
 def summarise(times: pd.DataFrame) -> pd.DataFrame:

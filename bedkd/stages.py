@@ -19,12 +19,12 @@ import torch
 from bedkd import metrics
 from bedkd.akd import distill_clean_model
 from bedkd.attacks import poison
-from bedkd.batching import pick_compute
 from bedkd.data import draw_clean_few, load_clean_data
+from bedkd.devices import device_name, peak_memory_mb, pick_compute
 from bedkd.dmm import distill_dmm
 from bedkd.mepd import flag_poisoned, mepd, select_poison_few
 from bedkd.models import Classifier, load_classifier, save_classifier, train_victim
-from bedkd.records import environment, peak_memory_mb, write_json
+from bedkd.records import environment, write_json
 from bedkd.store import STAGES, Run, list_files, publish
 from bedkd.views import DefenderView, Truth
 from bedkd.watching import Watched, watch_mepd, watch_metrics
@@ -72,10 +72,6 @@ def describe(run: Run, stage: str) -> dict:
 
 def compute_of(run: Run):
     return pick_compute(run.config.device, run.config.precision)
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def load_view(run: Run) -> DefenderView:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from bedkd.batching import Compute, Encoded, collate, evaluation_batches, training_batches
+from bedkd.batching import Encoded, collate, evaluation_batches, training_batches
+from bedkd.devices import Compute, can_fuse
 from bedkd.errors import DivergenceError
 
 # batch inputs, row numbers [B], the model's output -> scalar loss
@@ -124,7 +125,7 @@ def build_optimizer(
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
     decay = weight_decay if name == "adamw" else 0.0
     parameters = [p for p in model.parameters() if p.requires_grad]
-    is_fused = parameters[0].device.type in ("cpu", "cuda", "mps", "xpu")
+    is_fused = can_fuse(parameters[0].device)
     return kind(parameters, lr=learning_rate, weight_decay=decay, fused=is_fused)
 
 

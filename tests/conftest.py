@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bedkd.batching import Compute
+from bedkd.devices import Compute
 from bedkd.models import Classifier
 from bedkd.tiny import build_tiny_bert
 from bedkd.training import Phase, build_optimizer, train

@@ -11,8 +11,9 @@ import torch
 
 from bedkd import akd as akd_module
 from bedkd.akd import COLLAPSE_PATIENCE, DivergenceGuard, accuracy_floor, distill_clean_model
-from bedkd.batching import collate, pick_compute
+from bedkd.batching import collate
 from bedkd.config import AKDConfig
+from bedkd.devices import pick_compute
 from bedkd.distillation import distillation_phase
 from bedkd.errors import BlindnessError, DivergenceError
 from bedkd.losses import distillation_loss

@@ -1,19 +1,16 @@
-"""Length-bucketed batches, collation, and the choice of a device."""
+"""Length-bucketed batches and collation."""
 
 import pytest
 import torch
 
 from bedkd import batching
 from bedkd.batching import (
-    Compute,
     Encoded,
     collate,
     encode,
     evaluation_batches,
-    pick_compute,
     training_batches,
 )
-from bedkd.errors import BedkdError
 
 
 def generator(seed=0):
@@ -117,39 +114,3 @@ def test_predictions_hang_neither_on_order_nor_on_batches(tiny_victim, rows, mon
 
 def test_no_text_gives_no_prediction(tiny_victim):
     assert tiny_victim.predict([]).shape == (0, 2)
-
-
-def test_pick_compute_takes_what_is_named():
-    compute = pick_compute("cpu", "fp32")
-    assert (compute.device, compute.dtype) == (torch.device("cpu"), torch.float32)
-    assert pick_compute("cpu", "bf16").dtype == torch.bfloat16
-
-
-def test_auto_precision_follows_the_hardware(monkeypatch):
-    for is_native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(batching, "has_native_bf16", lambda device, native=is_native: native)
-        assert pick_compute("cpu", "auto").dtype == dtype
-        assert pick_compute("cpu", "fp32").dtype == torch.float32
-
-
-def test_auto_device_without_an_accelerator_is_the_cpu(monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
-    assert pick_compute("auto", "fp32").device == torch.device("cpu")
-
-
-@pytest.mark.parametrize("device", ["nonsense", "", "cpu:x", "mps:7", "cuda:99"])
-def test_unusable_device_is_named(device):
-    with pytest.raises(BedkdError, match=f"device {device!r} cannot be used"):
-        pick_compute(device)
-
-
-def test_autocast_is_for_low_precision_alone():
-    a = torch.ones(2, 2)
-    for dtype in (torch.float32, torch.bfloat16):
-        with Compute(torch.device("cpu"), dtype).autocast():
-            assert (a @ a).dtype == dtype
-
-
-@pytest.mark.gpu
-def test_auto_device_is_the_accelerator():
-    assert pick_compute().device.type == torch.accelerator.current_accelerator().type
