@@ -1,0 +1,68 @@
+"""Kernels forked from a server that has imported everything."""
+
+import os
+import sys
+import time
+
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+from bedkd import kernels
+from bedkd.kernels import SOCKET, is_alive, kernel_server
+
+
+def ask(client, code):
+    """What the kernel prints for `code`."""
+    said = []
+    client.execute_interactive(
+        code, timeout=60, output_hook=lambda message: said.append(message["content"].get("text"))
+    )
+    return "".join(text for text in said if text).strip()
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", kernels.NAME)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with open(tmp_path / "log", "w") as log, kernel_server(log):
+        manager, client = start_new_kernel(cwd=str(tmp_path))
+        yield manager, client
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def test_a_forked_kernel_is_ready_and_on_its_own(kernel, tmp_path):
+    manager, client = kernel
+    assert ask(client, "import sys; print('bedkd.stages' in sys.modules)") == "True"
+    assert ask(client, "import os; print(os.getcwd())") == str(tmp_path)
+    assert ask(client, "import torch; print(torch.get_num_threads())") == "1"
+    assert ask(client, "print(os.getpid() == os.getsid(0))") == "True"
+    pid = int(ask(client, "print(os.getpid())"))
+    assert pid == manager.provisioner.pid and is_alive(pid)
+    manager.shutdown_kernel(now=True)
+    deadline = time.time() + 20
+    while is_alive(pid) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not is_alive(pid)
+
+
+def test_figures_are_shown(kernel):
+    shown = []
+    code = "from bedkd.figures import plt; plt.plot([1, 2]);"
+    kernel[1].execute_interactive(
+        code, timeout=60, output_hook=lambda m: shown.append(m["content"].get("data", {}))
+    )
+    assert any("image/png" in data for data in shown)
+
+
+def test_the_server_ends_with_its_block(tmp_path):
+    with open(tmp_path / "log", "w") as log, kernel_server(log):
+        path = os.environ[SOCKET]
+        assert os.path.exists(path)
+    assert SOCKET not in os.environ and not os.path.exists(path)
+
+
+def test_without_a_server_kernels_start_as_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with open(tmp_path / "log", "w") as log, kernel_server(log):
+        assert SOCKET not in os.environ
