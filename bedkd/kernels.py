@@ -56,9 +56,11 @@ class ForkedProcess:
 
 
 class ForkProvisioner(LocalProvisioner):
-    """Starts a kernel by asking the server for a fork."""
+    """Starts a kernel by asking the server for a fork; without a server, by its command."""
 
     async def launch_kernel(self, cmd: list[str], **options) -> dict:
+        if SOCKET not in os.environ:
+            return await super().launch_kernel(cmd, **options)
         request = {
             "connection_file": self.parent.connection_file,
             "cwd": options.get("cwd") or os.getcwd(),

@@ -23,6 +23,7 @@ SMALL = {
     "mepd.n_poison": 8,
     "akd.n_clean_per_class": 16,
     "akd.cycles": 2,
+    "akd.learning_rate": 1e-5,
 }
 
 

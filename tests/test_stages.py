@@ -18,7 +18,8 @@ SMALL = {
     "data.n_train": 240,
     "data.n_test": 80,
     "data.clean_pool_per_class": 16,
-    "victim.epochs": 3,
+    "victim.epochs": 8,
+    "victim.learning_rate": 2e-3,
     "dmm.n_clean_per_class": 16,
     "dmm.epochs": 3,
     "mepd.gamma": 0.5,
@@ -26,6 +27,7 @@ SMALL = {
     "akd.n_clean_per_class": 16,
     "akd.cycles": 3,
     "akd.evaluate_every": 2,
+    "akd.learning_rate": 1e-4,
 }
 
 

@@ -21,7 +21,7 @@ config:
   victim: {epochs: 2}
   dmm: {n_clean_per_class: 16, epochs: 2}
   mepd: {gamma: 0.5, n_poison: 8}
-  akd: {n_clean_per_class: 16, cycles: 2, evaluate_every: 1}
+  akd: {n_clean_per_class: 16, cycles: 2, evaluate_every: 1, learning_rate: 1.0e-5}
 """
 
 
