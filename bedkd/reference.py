@@ -12,6 +12,7 @@ from bedkd.records import collect, write_text
 from bedkd.store import STAGES
 from bedkd.summaries import RESULTS, load_runs
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 MAX_BYTES = 1_000_000  # a code host shows no larger notebook
 
 
@@ -44,6 +45,10 @@ def keep_notebook(executed: Path, target: Path) -> None:
     for part in (notebook, *notebook["cells"]):
         for name in ("papermill", "widgets", "execution"):
             part["metadata"].pop(name, None)
+    for cell in notebook["cells"]:  # a progress bar is nothing without its widget
+        cell["outputs"] = [o for o in cell.get("outputs", []) if WIDGET not in o.get("data", {})]
+        if cell["cell_type"] != "code":
+            del cell["outputs"]
     text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     if len(text.encode()) > MAX_BYTES:
         raise BedkdError(f"{executed} has {len(text):,} bytes; a reference copy has at most 1 MB")
