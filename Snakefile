@@ -38,5 +38,5 @@ rule run_notebook:
         python=sys.executable,
     threads: PLAN["threads"]
     shell:
-        "OMP_NUM_THREADS={threads} {params.python:q} -m bedkd.notebooks"
+        "OMP_NUM_THREADS={threads} {params.python:q} -m bedkd.jobs"
         " plan.json {wildcards.notebook:q}/{wildcards.name:q}"

@@ -12,7 +12,7 @@ from bedkd.distillation import distillation_phase
 from bedkd.errors import DivergenceError
 from bedkd.losses import distillation_loss, penalty_loss
 from bedkd.models import Classifier
-from bedkd.training import WatchFunction, build_optimizer, train
+from bedkd.training import WatchFunction, train
 
 COLLAPSE_PATIENCE = 3  # cycles in a row; one bad cycle is repaired by the next trust pass
 
@@ -46,9 +46,11 @@ def distill_clean_model(
     history = train(
         student.model,
         phases,
-        build_optimizer(student.model, config.optimizer, config.learning_rate, config.weight_decay),
         epochs=config.cycles,
         batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        optimizer=config.optimizer,
         compute=student.compute,
         seed=seed,
         is_reshuffled=config.is_reshuffled,

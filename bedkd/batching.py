@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BUCKET_BATCHES = 16  # batches sorted together: little padding, and still a random order
-EVAL_TOKENS = 16384  # padded tokens in one evaluation batch
+BUCKET_BATCHES = 24  # batches sorted together: little padding, and still a random order
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,10 @@ def training_batches(
     return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
 
 
-def evaluation_batches(lengths: Tensor) -> Iterator[list[int]]:
-    """Longest first, as many rows as keep the padded batch under EVAL_TOKENS tokens."""
+def evaluation_batches(lengths: Tensor, n_tokens: int) -> Iterator[list[int]]:
+    """Longest first, as many rows as keep the padded batch under `n_tokens` tokens."""
     order = lengths.argsort(descending=True, stable=True).tolist()
     while order:
-        size = max(1, EVAL_TOKENS // int(lengths[order[0]]))
+        size = max(1, n_tokens // int(lengths[order[0]]))
         yield order[:size]
         order = order[size:]

@@ -62,11 +62,13 @@ class VictimConfig:
     epochs: int = 10
     learning_rate: float = 3e-5
     weight_decay: float = 0.01
+    schedule: str = "constant"  # `linear`: the learning rate falls to 0, step by step
     batch_size: int = 16
     max_length: int = 128  # tokens
 
     def __post_init__(self):
         check_positive(self, "epochs", "learning_rate", "batch_size", "max_length")
+        check_choice(self, "schedule", ("constant", "linear"))
         check_not_negative(self, "weight_decay")
 
 

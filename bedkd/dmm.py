@@ -11,7 +11,7 @@ from bedkd.config import DMMConfig
 from bedkd.distillation import distillation_phase
 from bedkd.losses import distillation_loss
 from bedkd.models import Classifier
-from bedkd.training import WatchFunction, build_optimizer, train
+from bedkd.training import WatchFunction, train
 
 
 def flip_labels(labels: np.ndarray, n_classes: int, flip: str, seed: int) -> np.ndarray:
@@ -45,9 +45,11 @@ def distill_dmm(
     history = train(
         dmm.model,
         [phase],
-        build_optimizer(dmm.model, config.optimizer, config.learning_rate, config.weight_decay),
         epochs=config.epochs,
         batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        optimizer=config.optimizer,
         compute=dmm.compute,
         seed=seed,
         is_reshuffled=config.is_reshuffled,

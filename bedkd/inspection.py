@@ -9,7 +9,8 @@ import pandas as pd
 
 from bedkd.mepd import select_poison_few
 from bedkd.metrics import percent
-from bedkd.stages import ensure, load_model, load_truth, load_view
+from bedkd.results import read_model
+from bedkd.stages import ensure, load_truth, load_view
 from bedkd.store import Run
 
 SELECTIONS = ("file_order", "random", "lowest_mepd", "teacher_agreement")
@@ -56,6 +57,6 @@ def compare_predictions(run: Run, n: int) -> pd.DataFrame:
     )
     table = {"text": some.text.to_numpy(), "true": [truth.label_names[y] for y in some.label]}
     for column, stage in (("victim", "victim"), ("BeDKD", "akd")):
-        predicted = load_model(run, stage).predict(list(some.text)).argmax(axis=1)
+        predicted = read_model(run, stage).predict(list(some.text)).argmax(axis=1)
         table[column] = [truth.label_names[y] for y in predicted]
     return pd.DataFrame(table)

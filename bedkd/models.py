@@ -23,7 +23,7 @@ from bedkd.devices import Compute
 from bedkd.errors import BedkdError
 from bedkd.records import write_json
 from bedkd.tiny import build_tiny_bert
-from bedkd.training import Phase, WatchFunction, build_optimizer, predict_probabilities, train
+from bedkd.training import Phase, WatchFunction, predict_probabilities, train
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,13 @@ def train_victim(
     history = train(
         classifier.model,
         [Phase("train", classifier.encode(rows.text), labels, loss)],
-        build_optimizer(classifier.model, "adamw", config.learning_rate, config.weight_decay),
         epochs=config.epochs,
         batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
         compute=compute,
         seed=seed,
+        schedule=config.schedule,
         watch=watch,
         title="victim",
     )

@@ -1,17 +1,17 @@
-"""Run one notebook of a plan through papermill: `python -m bedkd.notebooks plan.json JOB`."""
+"""Run one notebook of a plan through papermill."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from bedkd import kernels
 from bedkd.errors import BedkdError
+from bedkd.forkserver import SOCKET
 from bedkd.records import write_json, write_text
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -28,6 +28,8 @@ def check_parameters(name: str, parameters: dict) -> None:
     """Raises BedkdError for a parameter that the notebook lacks (papermill would only warn)."""
     import papermill
 
+    if not (FOLDER / f"{name}.ipynb").is_file():
+        raise BedkdError(f"there is no notebook {name!r} in {FOLDER}")
     known = papermill.inspect_notebook(str(FOLDER / f"{name}.ipynb"))
     if unknown := sorted(set(parameters) - set(known)):
         raise BedkdError(
@@ -53,7 +55,7 @@ def execute(name: str, parameters: dict, output: Path) -> None:
         kernel = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}
         config = Config({"KernelManager": kernel})
         os.environ["TQDM_DISABLE"] = "1"  # a stored bar is noise
-        if kernels.SOCKET in os.environ:
+        if SOCKET in os.environ:
             os.environ["JUPYTER_DEFAULT_PROVISIONER_NAME"] = kernels.NAME
         try:
             papermill.execute_notebook(
@@ -88,7 +90,3 @@ def run_job(plan_file: Path, job: str) -> int:
     write_json(base.with_name(base.name + ".done"), {"seconds": round(seconds, 1)})
     print(f"done    {name:14} {spec['title']:40} {seconds:6.1f} s", flush=True)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_job(Path(sys.argv[1]), sys.argv[2]))

@@ -1,33 +1,18 @@
-"""The stages of a run: each reads what came before from its folder, and leaves a folder.
-
-`ensure(run, stage)` makes a stage, and what it needs, unless it is there. Files under `truth/` say
-which rows are poisoned: the defender's functions never see them, only `metrics` does.
-"""
+"""The stages of a run: `ensure(run, stage)` makes one, and what it needs, unless it is there."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
 
-from bedkd import metrics
-from bedkd.akd import distill_clean_model
-from bedkd.attacks import poison
-from bedkd.data import draw_clean_few, load_clean_data
-from bedkd.devices import device_name, peak_memory_mb, pick_compute
-from bedkd.dmm import distill_dmm
-from bedkd.mepd import flag_poisoned, mepd, select_poison_few
-from bedkd.models import Classifier, load_classifier, save_classifier, train_victim
+from bedkd.devices import device_name, peak_memory_mb
+from bedkd.makers import MAKERS
 from bedkd.records import environment, write_json
+from bedkd.results import compute_of, read_truth, read_view
 from bedkd.store import STAGES, Run, list_files, publish
 from bedkd.views import DefenderView, Truth
-from bedkd.watching import Watched, watch_mepd, watch_metrics
 
 
 def ensure(run: Run, stage: str) -> dict:
@@ -70,178 +55,13 @@ def describe(run: Run, stage: str) -> dict:
     }
 
 
-def compute_of(run: Run):
-    return pick_compute(run.config.device, run.config.precision)
-
-
 def load_view(run: Run) -> DefenderView:
-    """The defender's side of a run; makes the victim if need be. Opens nothing under truth/."""
+    """The defender's side of a run; makes the victim if need be."""
     ensure(run, "victim")
-    data, victim = run.folder("data"), run.folder("victim")
-    return DefenderView(
-        pd.read_parquet(data / "train.parquet"),
-        pd.read_parquet(data / "clean_pool.parquet"),
-        load_classifier(victim / "model", compute_of(run)),
-        np.load(victim / "train_probabilities.npy"),
-    )
+    return read_view(run)
 
 
 def load_truth(run: Run) -> Truth:
     """The evaluator's side of a run; makes the data if need be."""
-    record = ensure(run, "data")
-    folder = run.folder("data") / "truth"
-    tables = (pd.read_parquet(folder / f"{n}.parquet") for n in ("train", "clean", "triggered"))
-    return Truth(*tables, record["target_label"], tuple(record["label_names"]))
-
-
-def load_history(run: Run, stage: str) -> pd.DataFrame:
-    """One row an epoch or cycle."""
-    return pd.DataFrame(json.loads((run.folder(stage) / "history.json").read_text()))
-
-
-def load_model(run: Run, stage: str) -> Classifier:
-    return load_classifier(run.folder(stage) / "model", compute_of(run))
-
-
-def make_data(run: Run, folder: Path) -> dict:
-    """D*, the defender's clean rows, and the truth about both."""
-    c = run.config
-    data = load_clean_data(c.data, c.seed)
-    poisoned = poison(data, c.attack, c.seed)
-    (folder / "truth").mkdir()
-    poisoned.train.to_parquet(folder / "train.parquet")
-    poisoned.clean_pool.to_parquet(folder / "clean_pool.parquet")
-    poisoned.train_truth.to_parquet(folder / "truth/train.parquet")
-    poisoned.test_clean.to_parquet(folder / "truth/clean.parquet")
-    poisoned.test_triggered.to_parquet(folder / "truth/triggered.parquet")
-    counts = {
-        "n_train": len(poisoned.train),
-        "n_test": len(poisoned.test_clean),
-        "n_test_triggered": len(poisoned.test_triggered),
-    }
-    return poisoned.report | counts | {"label_names": list(data.spec.label_names)}
-
-
-def make_victim(run: Run, folder: Path) -> dict:
-    """Train f_θ* on D*; keep its probabilities on D*, which every defence asks for."""
-    truth, train = load_truth(run), pd.read_parquet(run.folder("data") / "train.parquet")
-    c, compute = run.config, compute_of(run)
-    started = time.perf_counter()
-    victim, history = train_victim(train, truth.label_names, c.victim, compute=compute, seed=c.seed)
-    seconds = time.perf_counter() - started
-    save_classifier(victim, folder / "model", {"base": c.victim.model})
-    np.save(folder / "train_probabilities.npy", victim.predict(list(train.text)))
-    save_test_probabilities(folder, victim, truth)
-    write_json(folder / "history.json", history)
-    evaluation = truth.evaluate(victim, truth.encode(victim))
-    return data_fields(run) | {"defence": "none", "seconds": seconds} | evaluation
-
-
-def make_dmm(run: Run, folder: Path) -> dict:
-    """Distil the DMM; keep its probabilities, so that any γ or selection costs no pass."""
-    view, truth, c = load_view(run), load_truth(run), run.config
-    few = draw_clean_few(view.clean_pool, c.dmm.n_clean_per_class)
-    watch = Watched(watch_mepd(view, truth, c.seed))
-    started = time.perf_counter()
-    dmm, history = distill_dmm(view.victim, few, c.dmm, seed=c.seed, watch=watch)
-    seconds = time.perf_counter() - started - watch.seconds
-    started = time.perf_counter()
-    np.save(folder / "train_probabilities.npy", dmm.predict(list(view.train.text)))
-    scoring = time.perf_counter() - started
-    save_classifier(dmm, folder / "model", {"base": c.victim.model, "role": "dmm"})
-    save_test_probabilities(folder, dmm, truth)
-    write_json(folder / "history.json", history)
-    accuracy = history[-1]["flipped_accuracy"]
-    return {"seconds": seconds, "seconds_scoring": scoring, "flipped_accuracy": accuracy}
-
-
-def make_mepd(run: Run, folder: Path) -> dict:
-    """Score D*, flag, and choose D_p^few*. Then, and only then, look at the truth."""
-    train = pd.read_parquet(run.folder("data") / "train.parquet")
-    victim = np.load(run.folder("victim") / "train_probabilities.npy")
-    started = time.perf_counter()
-    scores = mepd(victim, np.load(run.folder("dmm") / "train_probabilities.npy"))
-    c = run.config
-    few = select_poison_few(train, scores, victim, c.mepd, seed=c.seed)
-    seconds = time.perf_counter() - started
-    pd.DataFrame({"mepd": scores}).to_parquet(folder / "train.parquet")
-    few.to_parquet(folder / "poison_few.parquet")
-    tests = score_tests(run)
-    tests.to_parquet(folder / "test.parquet")
-    found = detection_fields(load_truth(run), scores, tests, few, c.mepd.gamma)
-    return {"seconds": seconds} | found
-
-
-def make_akd(run: Run, folder: Path) -> dict:
-    """Distil CM from the victim; ASR and CACC are read on the way, and steer nothing."""
-    view, truth, c = load_view(run), load_truth(run), run.config
-    start = 0 if c.akd.is_clean_shared else c.dmm.n_clean_per_class
-    few = draw_clean_few(view.clean_pool, c.akd.n_clean_per_class, start)
-    poison_few = pd.read_parquet(run.folder("mepd") / "poison_few.parquet")
-    watch = Watched(watch_metrics(view.victim, truth, c.akd.evaluate_every, c.akd.cycles))
-    started = time.perf_counter()
-    clean, history = distill_clean_model(
-        view.victim, few, poison_few, c.akd, seed=c.seed, watch=watch
-    )
-    seconds = time.perf_counter() - started - watch.seconds
-    save_classifier(clean, folder / "model", {"base": c.victim.model, "role": "clean model"})
-    write_json(folder / "history.json", history)
-    evaluation = {name: history[-1][name] for name in ("asr", "cacc")}
-    times = {"seconds_dmm": ensure(run, "dmm")["seconds"], "seconds_akd": seconds}
-    times["seconds_scoring"] = ensure(run, "dmm")["seconds_scoring"]
-    own = {"defence": "bedkd", "n_clean": len(few), "n_poison": len(poison_few)}
-    detection = {name: ensure(run, "mepd")[name] for name in DETECTION_FIELDS}
-    times["seconds"] = sum(times.values())
-    return data_fields(run) | own | evaluation | detection | times
-
-
-MAKERS: dict[str, Callable[[Run, Path], dict]] = {
-    "data": make_data,
-    "victim": make_victim,
-    "dmm": make_dmm,
-    "mepd": make_mepd,
-    "akd": make_akd,
-}
-
-
-DETECTION_FIELDS = (
-    *("far_train", "frr_train", "far_test", "frr_test"),
-    *("n_flagged", "n_selected", "poison_few_purity"),
-)
-
-
-def save_test_probabilities(folder: Path, classifier: Classifier, truth: Truth) -> None:
-    tables = {"clean": truth.test_clean, "triggered": truth.test_triggered}
-    arrays = {name: classifier.predict(list(rows.text)) for name, rows in tables.items()}
-    np.savez(folder / "test_probabilities.npz", **arrays)
-
-
-def score_tests(run: Run) -> pd.DataFrame:
-    """MEPD of the test rows, on which the paper's Table 3 counts FAR and FRR."""
-    stages = ("victim", "dmm")
-    victim, dmm = (np.load(run.folder(s) / "test_probabilities.npz") for s in stages)
-    parts = [
-        pd.DataFrame({"mepd": mepd(victim[name], dmm[name]), "is_poisoned": name == "triggered"})
-        for name in ("clean", "triggered")
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def detection_fields(truth: Truth, scores, tests: pd.DataFrame, few: pd.DataFrame, gamma: float):
-    is_poisoned = truth.train.is_poisoned.to_numpy()
-    return {
-        "far_train": metrics.far(scores, is_poisoned, gamma),
-        "frr_train": metrics.frr(scores, is_poisoned, gamma),
-        "far_test": metrics.far(tests.mepd, tests.is_poisoned, gamma),
-        "frr_test": metrics.frr(tests.mepd, tests.is_poisoned, gamma),
-        "n_flagged": int(flag_poisoned(scores, gamma).sum()),
-        "n_selected": len(few),
-        "poison_few_purity": metrics.percent(is_poisoned[few.row]),
-    }
-
-
-def data_fields(run: Run) -> dict:
-    record = ensure(run, "data")
-    return {name: value for name, value in record.items() if name.startswith("n_")} | {
-        "target_label": record["target_label"]
-    }
+    ensure(run, "data")
+    return read_truth(run)

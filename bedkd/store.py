@@ -86,7 +86,8 @@ def stage_key(config: RunConfig, stage: str) -> str:
         "stage": stage,
         "config": {section: values[section] for section in spec.sections},
         "source": [
-            source_digest(module, unused_modules(config)) for module in (*spec.modules, "stages")
+            *(source_digest(module, unused_modules(config)) for module in spec.modules),
+            maker_digest(f"make_{stage}"),
         ],
         "revisions": revisions(config, stage),
         "upstream": stage_key(config, spec.upstream) if spec.upstream else None,
@@ -127,17 +128,14 @@ def source_digest(module: str, unused: frozenset[str] = frozenset()) -> str:
 
 
 def import_closure(module: str) -> set[str]:
-    """`module` and the package's modules that it imports, directly or not, less NOT_HASHED.
-
-    `stages` stands for itself alone: it imports every stage.
-    """
+    """`module` and the package's modules that it imports, directly or not, less NOT_HASHED."""
     found, todo = set(), [module]
     while todo:
         name = todo.pop()
         if name in found or name in NOT_HASHED:
             continue
         found.add(name)
-        todo += _imports(name) if name != "stages" else []
+        todo += _imports(name)
     return found
 
 
@@ -155,14 +153,41 @@ def module_file(module: str) -> Path:
     return PACKAGE / f"{module.replace('.', '/')}.py"
 
 
+@cache
+def maker_digest(function: str) -> str:
+    """Digest of a function of `makers` and all that it uses from there."""
+    tree = _syntax("makers")
+    defined = {name: node for node in tree.body for name in _defines(node)}
+    found, todo = set(), [function]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            uses = {node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)}
+            todo += sorted(uses & defined.keys())
+    code = "".join(ast.dump(defined[name]) for name in sorted(found))
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def _defines(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
 def _code(module: str) -> str:
+    return ast.dump(_syntax(module))
+
+
+def _syntax(module: str) -> ast.Module:
     """The module's syntax tree without docstrings: what a comment or a word does not change."""
     tree = ast.parse(module_file(module).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         is_documented = isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
         if is_documented and ast.get_docstring(node):
             node.body = node.body[1:]
-    return ast.dump(tree)
+    return tree
 
 
 @contextlib.contextmanager

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from bedkd.batching import Encoded, collate, evaluation_batches, training_batches
 from bedkd.devices import Compute, can_fuse
+from bedkd.embedding import only_used_rows
 from bedkd.errors import DivergenceError
 
 # batch inputs, row numbers [B], the model's output -> scalar loss
@@ -36,12 +38,15 @@ class Phase:
 def train(
     model: torch.nn.Module,
     phases: Sequence[Phase],
-    optimizer: torch.optim.Optimizer,
     *,
     epochs: int,
     batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    optimizer: str = "adamw",
     compute: Compute,
     seed: int,
+    schedule: str = "constant",
     is_reshuffled: bool = True,
     watch: WatchFunction | None = None,
     title: str = "training",
@@ -59,10 +64,14 @@ def train(
     of the training pass itself, dropout on).
     """
     history = []
-    with torch.random.fork_rng():
+    encoded = [phase.encoded for phase in phases]
+    steps = epochs * sum(math.ceil(len(part) / batch_size) for part in encoded)
+    with torch.random.fork_rng(), only_used_rows(model, encoded) as whole:
         torch.manual_seed(seed)
+        stepper = build_optimizer(model, optimizer, learning_rate, weight_decay)
+        scheduler = transformers.get_scheduler(schedule, stepper, 0, steps)
         if watch:
-            history.append(observe(watch, {"epoch": 0, "seconds": 0.0}, model))
+            history.append(observe(watch, {"epoch": 0, "seconds": 0.0}, model, whole))
         # tqdm's notebook bar does not read its own variable
         is_silent = bool(os.environ.get("TQDM_DISABLE"))
         bar = tqdm(range(1, epochs + 1), desc=title, leave=False, mininterval=1, disable=is_silent)
@@ -72,18 +81,18 @@ def train(
             row = {"epoch": epoch}
             for number, phase in enumerate(phases):
                 order = seed * 1_000_003 + (epoch if is_reshuffled else 0) * 31 + number
-                row |= run_phase(model, phase, optimizer, batch_size, compute, order)
+                row |= run_phase(model, phase, stepper, scheduler, batch_size, compute, order)
             row["seconds"] = time.perf_counter() - started
             check_finite(row, phases, title, unit)
-            history.append(observe(watch, row, model) if watch else row)
+            history.append(observe(watch, row, model, whole) if watch else row)
     model.eval()
     return history
 
 
-def observe(watch: WatchFunction, row: dict, model) -> dict:
+def observe(watch: WatchFunction, row: dict, model, whole: Callable) -> dict:
     """`row` with what the watcher adds; its own random draws change nothing that follows."""
     model.eval()
-    with torch.random.fork_rng():
+    with whole(), torch.random.fork_rng():
         return row | watch(row, model)
 
 
@@ -97,7 +106,9 @@ def check_finite(row: dict, phases: Sequence[Phase], title: str, unit: str) -> N
             )
 
 
-def run_phase(model, phase: Phase, optimizer, batch_size: int, compute: Compute, order: int):
+def run_phase(
+    model, phase: Phase, optimizer, scheduler, batch_size: int, compute: Compute, order: int
+) -> dict:
     """One pass over the rows of a phase."""
     generator = torch.Generator().manual_seed(order)
     losses, n_right = [], torch.zeros((), device=compute.device)
@@ -110,6 +121,7 @@ def run_phase(model, phase: Phase, optimizer, batch_size: int, compute: Compute,
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        scheduler.step()
         losses.append(loss.detach() * len(index))
         labels = phase.labels[rows].to(compute.device)
         n_right += (output.logits.detach().argmax(dim=-1) == labels).sum()
@@ -143,7 +155,7 @@ def forward_all(
     n_classes = model.config.num_labels
     logits = torch.zeros(len(encoded), n_classes)
     hidden = None
-    for index in evaluation_batches(encoded.lengths):
+    for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
         batch = collate(encoded, index, compute.device, pad_to or None)
         with compute.autocast():
             output = model(**batch, output_hidden_states=with_hidden)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from bedkd.errors import BedkdError
-from bedkd.kernels import kernel_server
+from bedkd.forkserver import fork_server
 from bedkd.notebooks import notebook_digest
 from bedkd.profiles import PROJECT, Profile, outputs_folder
 from bedkd.records import write_json
@@ -71,7 +71,7 @@ def reproduce(profile: Profile, overrides: dict, cores: int, is_dry_run: bool = 
                 return subprocess.run(
                     [*command, *options, "-n", "--quiet", "rules"], cwd=folder
                 ).returncode
-            with kernel_server(log):
+            with fork_server(log):
                 result = subprocess.run([*command, *options], cwd=folder, stderr=log)
     return report(plan, folder, result.returncode)
 

@@ -13,7 +13,7 @@ import torch
 from bedkd.devices import Compute
 from bedkd.models import Classifier
 from bedkd.tiny import build_tiny_bert
-from bedkd.training import Phase, build_optimizer, train
+from bedkd.training import Phase, train
 
 torch.set_num_threads(1)
 
@@ -92,8 +92,8 @@ def _trained(_untrained) -> Classifier:
         return torch.nn.functional.cross_entropy(output.logits, labels[index])
 
     phase = Phase("train", victim.encode(list(rows.text)), labels, loss)
-    optimizer = build_optimizer(victim.model, "adamw", 3e-3, 0.0)
-    train(victim.model, [phase], optimizer, epochs=25, batch_size=8, compute=CPU, seed=0)
+    options = {"learning_rate": 3e-3, "weight_decay": 0.0, "compute": CPU, "seed": 0}
+    train(victim.model, [phase], epochs=25, batch_size=8, **options)
     assert np.mean(victim.predict(list(rows.text)).argmax(axis=1) == rows.label) == 1
     return victim
 

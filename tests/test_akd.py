@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bedkd import akd as akd_module
+from bedkd import training as training_module
 from bedkd.akd import COLLAPSE_PATIENCE, DivergenceGuard, accuracy_floor, distill_clean_model
 from bedkd.batching import collate
 from bedkd.config import AKDConfig
@@ -81,10 +82,9 @@ def test_without_poison_it_is_plain_distillation(tiny_victim, rows, triggered):
     combine = partial(distillation_loss, weight=0.3)
     phase = distillation_phase("trust", tiny_victim, rows, rows.label.to_numpy(), config, combine)
     plain = tiny_victim.copy()
-    optimizer = build_optimizer(plain.model, "adamw", config.learning_rate, config.weight_decay)
-    expected = train(
-        plain.model, [phase], optimizer, epochs=3, batch_size=16, compute=plain.compute, seed=5
-    )
+    options = {"learning_rate": config.learning_rate, "weight_decay": config.weight_decay}
+    options |= {"epochs": 3, "batch_size": 16, "compute": plain.compute, "seed": 5}
+    expected = train(plain.model, [phase], **options)
     assert are_equal(weights(model), weights(plain))
     assert without_seconds(history[1:]) == without_seconds(expected)
     assert not any("punish_loss" in row for row in history)
@@ -149,7 +149,7 @@ def test_trust_and_punish_share_one_optimizer(tiny_victim, rows, poison_few, mon
         made.append(build_optimizer(*args))
         return made[-1]
 
-    monkeypatch.setattr(akd_module, "build_optimizer", build)
+    monkeypatch.setattr(training_module, "build_optimizer", build)
     distill_clean_model(tiny_victim, rows, poison_few, AKDConfig(**FAST), seed=0)
     assert len(made) == 1
     state = made[0].state

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from bedkd import batching
 from bedkd.batching import (
     Encoded,
     collate,
@@ -11,6 +10,7 @@ from bedkd.batching import (
     evaluation_batches,
     training_batches,
 )
+from bedkd.devices import Compute
 
 
 def generator(seed=0):
@@ -62,17 +62,15 @@ def test_rows_of_like_length_share_a_batch():
 
 
 @pytest.mark.parametrize("n", [0, 1, 500])
-def test_evaluation_has_every_row_once_and_few_tokens(n, monkeypatch):
-    monkeypatch.setattr(batching, "EVAL_TOKENS", 256)
+def test_evaluation_has_every_row_once_and_few_tokens(n):
     lengths = draw_lengths(n)
-    batches = list(evaluation_batches(lengths))
+    batches = list(evaluation_batches(lengths, 256))
     assert sorted(i for batch in batches for i in batch) == list(range(n))
     assert all(len(batch) * int(lengths[batch].max()) <= 256 for batch in batches)
 
 
-def test_evaluation_takes_a_row_above_the_limit_alone(monkeypatch):
-    monkeypatch.setattr(batching, "EVAL_TOKENS", 16)
-    assert list(evaluation_batches(torch.tensor([40, 3, 50]))) == [[2], [0], [1]]
+def test_evaluation_takes_a_row_above_the_limit_alone():
+    assert list(evaluation_batches(torch.tensor([40, 3, 50]), 16)) == [[2], [0], [1]]
 
 
 def test_collate_pads_to_the_longest_of_the_batch():
@@ -108,7 +106,7 @@ def test_predictions_hang_neither_on_order_nor_on_batches(tiny_victim, rows, mon
     assert backwards == pytest.approx(expected, abs=1e-5)
     for text, probabilities in zip(texts, expected, strict=True):
         assert tiny_victim.predict([text])[0] == pytest.approx(probabilities, abs=1e-5)
-    monkeypatch.setattr(batching, "EVAL_TOKENS", 40)
+    monkeypatch.setattr(Compute, "eval_tokens", 40)
     assert tiny_victim.predict(texts) == pytest.approx(expected, abs=1e-5)
 
 

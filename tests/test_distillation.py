@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bedkd import batching
 from bedkd.batching import collate
 from bedkd.config import DistillConfig
+from bedkd.devices import Compute
 from bedkd.distillation import ask_teacher, check_blind, distillation_phase
 from bedkd.errors import BedkdError, BlindnessError
 from bedkd.losses import distillation_loss, penalty_loss
@@ -51,7 +51,7 @@ def test_teacher_is_asked_in_eval_mode_and_left_as_it_was(tiny_victim, rows):
 def test_phase_loss_is_the_formula_on_the_rows_of_the_batch(
     tiny_victim, tiny_classifier, rows, is_padding_in_mse, combine, kind, monkeypatch
 ):
-    monkeypatch.setattr(batching, "EVAL_TOKENS", 64)  # the teacher is asked in many batches
+    monkeypatch.setattr(Compute, "eval_tokens", 64)  # the teacher is asked in many batches
     config = DistillConfig(temperature=1.7, soft_loss=kind, is_padding_in_mse=is_padding_in_mse)
     labels = (1 - rows.label).to_numpy()
     phase = distillation_phase("x", tiny_victim, rows, labels, config, partial(combine, weight=0.3))
@@ -80,7 +80,7 @@ def test_phase_loss_is_the_formula_on_the_rows_of_the_batch(
 @pytest.mark.parametrize("is_padding_in_mse", [False, True])
 def test_student_equals_teacher_at_the_start(tiny_victim, rows, is_padding_in_mse, monkeypatch):
     """KL 0 and MSE 0 on every batch, with zero gradient: dropout and L_hard start the training."""
-    monkeypatch.setattr(batching, "EVAL_TOKENS", 64)
+    monkeypatch.setattr(Compute, "eval_tokens", 64)
     config = DistillConfig(soft_loss="kl", is_padding_in_mse=is_padding_in_mse)
     soft_alone = partial(distillation_loss, weight=0.0)
     phase = distillation_phase("x", tiny_victim, rows, rows.label, config, soft_alone)

@@ -1,6 +1,8 @@
-"""Kernels forked from a server that has imported everything."""
+"""Jobs and kernels forked from a server that has imported everything."""
 
+import json
 import os
+import subprocess
 import sys
 import time
 
@@ -8,7 +10,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from bedkd import kernels
-from bedkd.kernels import SOCKET, is_alive, kernel_server
+from bedkd.forkserver import SOCKET, fork_server, is_alive, request, run_forked
 
 
 def ask(client, code):
@@ -24,7 +26,7 @@ def ask(client, code):
 def kernel(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", kernels.NAME)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with open(tmp_path / "log", "w") as log, kernel_server(log):
+    with open(tmp_path / "log", "w") as log, fork_server(log):
         manager, client = start_new_kernel(cwd=str(tmp_path))
         yield manager, client
         client.stop_channels()
@@ -56,13 +58,48 @@ def test_figures_are_shown(kernel):
 
 
 def test_the_server_ends_with_its_block(tmp_path):
-    with open(tmp_path / "log", "w") as log, kernel_server(log):
+    with open(tmp_path / "log", "w") as log, fork_server(log):
         path = os.environ[SOCKET]
         assert os.path.exists(path)
     assert SOCKET not in os.environ and not os.path.exists(path)
 
 
 def test_without_a_server_kernels_start_as_everywhere(tmp_path, monkeypatch):
+    """The server cannot start: who asks is refused, and does without."""
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with open(tmp_path / "log", "w") as log, kernel_server(log):
-        assert SOCKET not in os.environ
+    with open(tmp_path / "log", "w") as log, fork_server(log), pytest.raises(OSError):
+        run_forked(["plan.json", "job"])
+
+
+def test_a_job_prints_and_returns_through_its_client(tmp_path):
+    """An unknown notebook: the job fails, says so on the client's stdout, and its code is 1."""
+    jobs = {"99_nothing/x": {"parameters": {}, "title": "nothing"}}
+    (tmp_path / "plan.json").write_text(json.dumps({"jobs": jobs}))
+    command = [sys.executable, "-m", "bedkd.jobs", "plan.json", "99_nothing/x"]
+    with open(tmp_path / "log", "w") as log, fork_server(log):
+        forked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    direct = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    for result in (forked, direct):
+        assert result.returncode == 1 and result.stdout.startswith("failed  99_nothing")
+    assert "no notebook" in (tmp_path / "notebooks/99_nothing/x.failed").read_text()
+
+
+def test_a_forked_job_ends_with_its_client(tmp_path):
+    wait = [sys.executable, "-c", "import time; time.sleep(60)"]
+    client = subprocess.Popen(wait)
+    with open(tmp_path / "log", "w") as log, fork_server(log):
+        # a kernel stands for a job that takes long; its owner is another process
+        connection, pid = request(
+            kind="kernel",
+            cwd=str(tmp_path),
+            owner=client.pid,
+            connection_file=str(tmp_path / "kernel.json"),
+        )
+        assert is_alive(pid)
+        client.kill()
+        client.wait()
+        deadline = time.time() + 20
+        while is_alive(pid) and time.time() < deadline:
+            time.sleep(0.1)
+        assert not is_alive(pid)
+        connection.close()

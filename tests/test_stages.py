@@ -10,7 +10,8 @@ import pytest
 from bedkd.inspection import compare_predictions, compare_selections, load_poison_few, load_poisoned
 from bedkd.profiles import open_run
 from bedkd.records import stable_part
-from bedkd.stages import ensure, load_history, load_truth, load_view
+from bedkd.results import read_history
+from bedkd.stages import ensure, load_truth, load_view
 from bedkd.store import Run
 from bedkd.summaries import load_scores
 
@@ -55,9 +56,9 @@ def test_records_of_all_stages(run):
 
 
 def test_asr_and_cacc_are_those_of_the_saved_model(run):
-    from bedkd.stages import load_model
+    from bedkd.results import read_model
 
-    truth, model = load_truth(run), load_model(run, "akd")
+    truth, model = load_truth(run), read_model(run, "akd")
     assert set(truth.test_triggered.label) == {0, 2, 3}
     clean = model.predict(list(truth.test_clean.text)).argmax(axis=1)
     triggered = model.predict(list(truth.test_triggered.text)).argmax(axis=1)
@@ -67,7 +68,7 @@ def test_asr_and_cacc_are_those_of_the_saved_model(run):
 
 
 def test_metrics_are_read_every_second_cycle_and_after_the_last(run):
-    history = load_history(run, "akd")
+    history = read_history(run, "akd")
     assert list(history.epoch) == [0, 1, 2, 3]
     assert list(history.asr.notna()) == [True, False, True, True]
 
@@ -143,7 +144,7 @@ def test_nothing_flagged_is_plain_distillation(tmp_path):
     run = make_run(tmp_path, **{"mepd.gamma": 0.0})
     record = ensure(run, "akd")
     assert record["n_poison"] == 0 and record["poison_few_purity"] is None
-    assert "punish_loss" not in load_history(run, "akd")
+    assert "punish_loss" not in read_history(run, "akd")
 
 
 def test_a_stage_that_fails_leaves_nothing(tmp_path, monkeypatch):
@@ -153,7 +154,7 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path, monkeypatch):
         (folder / "half").write_text("written")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(__import__("bedkd.stages").stages.MAKERS, "data", fail)
+    monkeypatch.setitem(__import__("bedkd.makers").makers.MAKERS, "data", fail)
     with pytest.raises(KeyboardInterrupt):
         ensure(run, "data")
     assert not list((tmp_path / "runs/data").iterdir())
@@ -177,9 +178,9 @@ def test_clean_rows_of_their_own(tmp_path):
     changes = {"data.clean_pool_per_class": 32, "akd.is_clean_shared": False}
     run = make_run(tmp_path, **changes)
     seen = {}
-    from bedkd import stages
+    from bedkd import makers
 
-    original = stages.draw_clean_few
+    original = makers.draw_clean_few
 
     def spy(pool, n, start=0):
         seen[start] = set(original(pool, n, start).text)

@@ -15,6 +15,7 @@ from bedkd.store import (
     import_closure,
     is_complete,
     list_files,
+    maker_digest,
     publish,
     source_digest,
     stage_key,
@@ -46,6 +47,7 @@ OTHER_CHOICE = {
     "dmm.flip": "next",
     "optimizer": "adam",
     "soft_loss": "kl",
+    "schedule": "linear",
     "precision": "bf16",
     "device": "cpu",
 }
@@ -93,6 +95,7 @@ def package(tmp_path, monkeypatch):
 
 def forget() -> None:
     source_digest.cache_clear()
+    maker_digest.cache_clear()
     stage_key.cache_clear()
 
 
@@ -188,7 +191,7 @@ def test_code_changes_the_digest(package, old, new):
 
 def test_note_in_a_real_module_changes_no_key(package):
     before = keys(RunConfig())
-    for name in ("losses", "akd", "stages", "training"):
+    for name in ("losses", "akd", "makers", "training"):
         file = package / f"{name}.py"
         file.write_text(file.read_text().replace('"""', '"""Now ', 1) + "\n# a note\n")
     forget()
@@ -211,7 +214,6 @@ def test_note_in_a_real_module_changes_no_key(package):
         ("data", "data"),
         ("toy", "data"),
         ("rewriter", "data"),
-        ("stages", "data"),
     ],
 )
 def test_edited_module_changes_its_stages_alone(package, module, first):
@@ -220,6 +222,25 @@ def test_edited_module_changes_its_stages_alone(package, module, first):
     file.write_text(file.read_text() + "\nEDITED = True\n")
     forget()
     assert changed_stages(before, keys(RunConfig())) == list(ORDER[ORDER.index(first) :])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ('"role": "clean model"', '"role": "other"', ["akd"]),
+        ("metrics.far(scores", "1 + metrics.far(scores", ["mepd", "akd"]),  # a helper of make_mepd
+        ("DETECTION_FIELDS = (", 'DETECTION_FIELDS = ("seconds",', ["akd"]),
+        ('"role": "dmm"', '"role": "other"', ["dmm", "mepd", "akd"]),
+    ],
+)
+def test_edited_maker_changes_its_stage_and_what_follows(package, old, new, changed):
+    before = keys(RunConfig())
+    file = package / "makers.py"
+    source = file.read_text()
+    assert source.count(old) >= 1
+    file.write_text(source.replace(old, new))
+    forget()
+    assert changed_stages(before, keys(RunConfig())) == changed
 
 
 def test_generated_text_and_tiny_bert_count_only_where_they_are_used(package, tmp_path):
@@ -239,7 +260,7 @@ def test_generated_text_and_tiny_bert_count_only_where_they_are_used(package, tm
         assert changed_stages(before[1], keys(other)) == []
 
 
-@pytest.mark.parametrize("module", ["errors", "hub", "records", "store", "config", "cli"])
+@pytest.mark.parametrize("module", ["errors", "hub", "records", "store", "config", "cli", "stages"])
 def test_module_that_changes_no_value_changes_no_key(package, module):
     before = keys(RunConfig())
     file = package / f"{module}.py"
@@ -251,8 +272,7 @@ def test_module_that_changes_no_value_changes_no_key(package, module):
 def test_import_closure_follows_imports_of_imports():
     found = import_closure("akd")
     assert {"akd", "distillation", "losses", "training", "batching", "models"} <= found
-    assert not found & {"stages", "config", "errors", "store", "hub"}
-    assert import_closure("stages") == {"stages"}
+    assert not found & {"makers", "config", "errors", "store", "hub"}
 
 
 def test_folder_names_the_cell_and_the_key(tmp_path):

@@ -25,11 +25,11 @@ def make_phase(classifier, rows, name="fit"):
 
 
 def fit(classifier, phases, seed=0, epochs=2, batch_size=8, **options):
-    optimizer = build_optimizer(classifier.model, "adamw", 1e-3, 0.0)
     return train(
         classifier.model,
         phases,
-        optimizer,
+        learning_rate=1e-3,
+        weight_decay=0.0,
         epochs=epochs,
         batch_size=batch_size,
         compute=classifier.compute,
@@ -67,9 +67,9 @@ def test_loss_and_accuracy_are_means_over_rows_and_not_over_batches(tiny_classif
     batch = collate(phase.encoded, range(len(rows)), "cpu")
     with torch.no_grad():
         logits = tiny_classifier.model(**batch).logits
-    optimizer = build_optimizer(tiny_classifier.model, "adam", 0.0, 0.0)
     options = {"epochs": 1, "batch_size": 20, "compute": tiny_classifier.compute, "seed": 0}
-    (row,) = train(tiny_classifier.model, [phase], optimizer, **options)
+    options |= {"learning_rate": 0.0, "weight_decay": 0.0}
+    (row,) = train(tiny_classifier.model, [phase], **options)
     expected = torch.nn.functional.cross_entropy(logits, phase.labels).item()
     assert row["fit_loss"] == pytest.approx(expected, rel=1e-5)
     right = (logits.argmax(dim=-1) == phase.labels).float().mean().item()
@@ -287,3 +287,22 @@ def test_a_loss_that_is_not_finite_is_named(name, value):
     row = {"epoch": 7, "trust_loss": 0.5, "punish_loss": -2.0} | {f"{name}_loss": value}
     with pytest.raises(DivergenceError, match=rf"cycle 7: the {name} loss is {value}; lower akd"):
         check_finite(row, phases, "AKD", "cycle")
+
+
+def test_a_linear_schedule_ends_at_nothing(tiny_classifier, rows):
+    """The last of its steps is the smallest; a constant one is what is asked for by default."""
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def spy(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", spy)
+        phases = [make_phase(tiny_classifier, rows), make_phase(tiny_classifier, rows[:20], "more")]
+        fit(tiny_classifier, phases, batch_size=20, schedule="linear")  # 2 epochs of 3 + 1 steps
+        assert rates == pytest.approx([1e-3 * (8 - i) / 8 for i in range(8)])
+        rates.clear()
+        fit(tiny_classifier, phases, batch_size=20)
+        assert rates == [1e-3] * 8

@@ -1,0 +1,22 @@
+"""One job of a plan: `python -m bedkd.jobs plan.json JOB`. Imports nothing heavy itself."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+from bedkd.forkserver import run_forked
+
+
+def main(arguments: list[str]) -> int:
+    """Run it in a fork of the server where there is one. Returns the exit code."""
+    with contextlib.suppress(OSError):
+        return run_forked(arguments)
+    from bedkd.notebooks import run_job
+
+    return run_job(Path(arguments[0]), arguments[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
