@@ -24,9 +24,11 @@ class DataConfig:
     n_train: int | None = None  # at most this many rows of D*; None: all
     n_test: int | None = None
     clean_pool_per_class: int = 640  # rows kept aside, of which D_c^few takes the first n_c
+    clean_share: float = 0.2  # of the train rows, before poisoning: what fine-tuning is given
 
     def __post_init__(self):
-        check_positive(self, "n_train", "n_test", "clean_pool_per_class")
+        check_positive(self, "n_train", "n_test", "clean_pool_per_class", "clean_share")
+        check_share(self, "clean_share")
 
 
 @dataclass(frozen=True)

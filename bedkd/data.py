@@ -164,6 +164,16 @@ def draw_clean_few(pool: pd.DataFrame, n_per_class: int, start: int = 0) -> pd.D
     return few.reset_index(drop=True)
 
 
+def draw_clean_share(train: pd.DataFrame, config: DataConfig, seed: int) -> pd.DataFrame:
+    """The clean rows that the paper grants fine-tuning (appendix D): a share of the train rows.
+
+    They are rows of D* as they were before poisoning, as in the public data, whose clean copy of
+    the training set is row-aligned with the poisoned one; the other defences never see them.
+    """
+    rng = np.random.default_rng([seed, 50])
+    return subsample(train, max(1, round(config.clean_share * len(train))), rng)
+
+
 def check_blind(rows: pd.DataFrame) -> None:
     """Raises BlindnessError if rows meant for the defender carry anything but text and label."""
     if extra := set(rows.columns) - DEFENDER_COLUMNS:

@@ -16,7 +16,7 @@ import pandas as pd
 from bedkd import metrics
 from bedkd.akd import distill_clean_model
 from bedkd.attacks import poison
-from bedkd.data import draw_clean_few, load_clean_data
+from bedkd.data import draw_clean_few, draw_clean_share, load_clean_data
 from bedkd.dmm import distill_dmm
 from bedkd.mepd import flag_poisoned, mepd, select_poison_few
 from bedkd.models import Classifier, save_classifier, train_victim
@@ -35,6 +35,7 @@ def make_data(run: Run, folder: Path) -> dict:
     (folder / "truth").mkdir()
     poisoned.train.to_parquet(folder / "train.parquet")
     poisoned.clean_pool.to_parquet(folder / "clean_pool.parquet")
+    draw_clean_share(data.train, c.data, c.seed).to_parquet(folder / "clean_share.parquet")
     poisoned.train_truth.to_parquet(folder / "truth/train.parquet")
     poisoned.test_clean.to_parquet(folder / "truth/clean.parquet")
     poisoned.test_triggered.to_parquet(folder / "truth/triggered.parquet")

@@ -23,6 +23,7 @@ def read_view(run: Run) -> DefenderView:
     return DefenderView(
         pd.read_parquet(data / "train.parquet"),
         pd.read_parquet(data / "clean_pool.parquet"),
+        pd.read_parquet(data / "clean_share.parquet"),
         load_classifier(victim / "model", compute_of(run)),
         np.load(victim / "train_probabilities.npy"),
     )

@@ -47,6 +47,8 @@ def train(
     compute: Compute,
     seed: int,
     schedule: str = "constant",
+    warmup_share: float = 0.0,
+    max_grad_norm: float = math.inf,
     is_reshuffled: bool = True,
     watch: WatchFunction | None = None,
     title: str = "training",
@@ -68,8 +70,13 @@ def train(
     steps = epochs * sum(math.ceil(len(part) / batch_size) for part in encoded)
     with torch.random.fork_rng(), only_used_rows(model, encoded) as whole:
         torch.manual_seed(seed)
-        stepper = build_optimizer(model, optimizer, learning_rate, weight_decay)
-        scheduler = transformers.get_scheduler(schedule, stepper, 0, steps)
+        stepper = Stepper(
+            build_optimizer(model, optimizer, learning_rate, weight_decay),
+            schedule,
+            steps,
+            warmup_share,
+            max_grad_norm,
+        )
         if watch:
             history.append(observe(watch, {"epoch": 0, "seconds": 0.0}, model, whole))
         # tqdm's notebook bar does not read its own variable
@@ -81,7 +88,7 @@ def train(
             row = {"epoch": epoch}
             for number, phase in enumerate(phases):
                 order = seed * 1_000_003 + (epoch if is_reshuffled else 0) * 31 + number
-                row |= run_phase(model, phase, stepper, scheduler, batch_size, compute, order)
+                row |= run_phase(model, phase, stepper, batch_size, compute, order)
             row["seconds"] = time.perf_counter() - started
             check_finite(row, phases, title, unit)
             history.append(observe(watch, row, model, whole) if watch else row)
@@ -106,8 +113,26 @@ def check_finite(row: dict, phases: Sequence[Phase], title: str, unit: str) -> N
             )
 
 
+class Stepper:
+    """An optimizer with its learning-rate schedule over `steps` steps, and gradient clipping."""
+
+    def __init__(self, optimizer, schedule: str, steps: int, warmup_share: float, max_norm: float):
+        self.optimizer, self.max_norm = optimizer, max_norm
+        warmup = round(warmup_share * steps)
+        self.scheduler = transformers.get_scheduler(schedule, optimizer, warmup, steps)
+
+    def step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.max_norm < math.inf:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+
+
 def run_phase(
-    model, phase: Phase, optimizer, scheduler, batch_size: int, compute: Compute, order: int
+    model, phase: Phase, stepper: Stepper, batch_size: int, compute: Compute, order: int
 ) -> dict:
     """One pass over the rows of a phase."""
     generator = torch.Generator().manual_seed(order)
@@ -118,10 +143,7 @@ def run_phase(
         with compute.autocast():
             output = model(**batch, output_hidden_states=True)
             loss = phase.loss(batch, rows, output)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
+        stepper.step(loss)
         losses.append(loss.detach() * len(index))
         labels = phase.labels[rows].to(compute.device)
         n_right += (output.logits.detach().argmax(dim=-1) == labels).sum()

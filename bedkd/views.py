@@ -17,7 +17,8 @@ class DefenderView:
     """All that a defender may see. `train` and the clean rows: columns text, label."""
 
     train: pd.DataFrame
-    clean_pool: pd.DataFrame
+    clean_pool: pd.DataFrame  # of which D_c^few is taken
+    clean_share: pd.DataFrame  # for fine-tuning alone: see `draw_clean_share`
     victim: Classifier
     victim_probabilities: np.ndarray  # on D*, [N, C]
 

@@ -187,7 +187,7 @@ def test_clean_rows_of_their_own(tmp_path):
         return original(pool, n, start)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "draw_clean_few", spy)
+        patch.setattr(makers, "draw_clean_few", spy)
         ensure(run, "akd")
     assert set(seen) == {0, 16} and not seen[0] & seen[16]
     assert replace(run.config.akd, is_clean_shared=True) != run.config.akd
