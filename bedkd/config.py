@@ -6,10 +6,26 @@ Defaults are the paper's (section 4.1). An unknown key or a value out of range i
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from bedkd.checks import (
+    check_choice,
+    check_not_negative,
+    check_positive,
+    check_share,
+    coerce,
+    flatten,
+)
+from bedkd.defences.config import (
+    FinetuneConfig,
+    ImbertConfig,
+    LanguageConfig,
+    OnionConfig,
+    TeacherConfig,
+    TextGuardConfig,
+    W2SConfig,
+)
 from bedkd.errors import BedkdError
 
 
@@ -154,6 +170,13 @@ class RunConfig:
     dmm: DMMConfig = field(default_factory=DMMConfig)
     mepd: MEPDConfig = field(default_factory=MEPDConfig)
     akd: AKDConfig = field(default_factory=AKDConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    onion: OnionConfig = field(default_factory=OnionConfig)
+    imbert: ImbertConfig = field(default_factory=ImbertConfig)
+    textguard: TextGuardConfig = field(default_factory=TextGuardConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    w2s: W2SConfig = field(default_factory=W2SConfig)
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"  # `auto`: bfloat16 autocast where the device has it
@@ -206,55 +229,11 @@ SECTIONS = {
     "dmm": DMMConfig,
     "mepd": MEPDConfig,
     "akd": AKDConfig,
+    "finetune": FinetuneConfig,
+    "language": LanguageConfig,
+    "onion": OnionConfig,
+    "imbert": ImbertConfig,
+    "textguard": TextGuardConfig,
+    "teacher": TeacherConfig,
+    "w2s": W2SConfig,
 }
-
-
-def coerce(value, annotation: str, name: str):
-    """`value` as the annotated type; YAML reads `3e-5` as a string, so numbers may come as text."""
-    if value is None and "None" in annotation:
-        return None
-    kind = {"int": int, "float": float, "bool": bool, "str": str}[annotation.split(" ")[0]]
-    if kind is bool or isinstance(value, bool):
-        is_right = kind is bool and isinstance(value, bool)
-    elif kind is str:
-        is_right = isinstance(value, str)
-    else:
-        try:
-            number = kind(float(value))
-            is_right = float(value) == number
-        except (TypeError, ValueError, OverflowError):
-            is_right = False
-        value = number if is_right else value
-    if not is_right:
-        raise BedkdError(f"{name} is {value!r}; it must be of type {annotation}")
-    return value
-
-
-def flatten(nested: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in nested.items():
-        is_section = isinstance(value, dict)
-        flat |= flatten(value, f"{prefix}{name}.") if is_section else {prefix + name: value}
-    return flat
-
-
-def check_choice(config, name: str, choices: tuple[str, ...]) -> None:
-    if getattr(config, name) not in choices:
-        raise BedkdError(f"{name} is {getattr(config, name)!r}; choose one of {', '.join(choices)}")
-
-
-def check_positive(config, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not 0 < value < math.inf:
-            raise BedkdError(f"{name} is {value}; it must be greater than 0, and finite")
-
-
-def check_not_negative(config, name: str) -> None:
-    if not 0 <= getattr(config, name) < math.inf:
-        raise BedkdError(f"{name} is {getattr(config, name)}; it must be 0 or more, and finite")
-
-
-def check_share(config, name: str) -> None:
-    if not 0 <= getattr(config, name) <= 1:
-        raise BedkdError(f"{name} is {getattr(config, name)}; it must lie between 0 and 1")

@@ -113,6 +113,24 @@ def plot_cycles(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def plot_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """ASR and CACC over epochs, one colour a learning rate. curve: learning_rate, epoch, asr, cacc.
+
+    ASR is missing where nothing attacks.
+    """
+    ax = new_axes(ax)
+    colours = (BLUE, ORANGE, GREEN, BLACK)
+    for (rate, rows), colour in zip(curve.groupby("learning_rate"), colours, strict=False):
+        for metric, style in (("asr", "-"), ("cacc", "--")):
+            if rows[metric].notna().any():
+                label = f"{metric.upper()}, {rate:.0e}"
+                ax.plot(rows.epoch, rows[metric], style, color=colour, label=label)
+    ax.set(xlabel="epoch", ylabel="%", ylim=(-3, 103))
+    whole_ticks(ax)
+    ax.legend(frameon=False, fontsize="small", bbox_to_anchor=(1, 1), loc="upper left")
+    return ax
+
+
 def plot_grid(rows: pd.DataFrame, plot: Callable[..., Axes]) -> plt.Figure:
     """`plot(part, ax=...)` in one panel for each dataset (down) and attack (across) of `rows`."""
     datasets, attacks = list(rows.dataset.unique()), list(rows.attack.unique())

@@ -11,6 +11,7 @@ from pathlib import Path
 from bedkd.errors import BedkdError
 
 TINY = "tiny-bert"  # trained from scratch, found nowhere
+TINY_LM = "tiny-lm"  # ONION's, likewise
 HUB_TIMEOUT = 5  # seconds; an air-gapped machine should hear "no" soon
 
 
@@ -79,8 +80,8 @@ def _locate_on_hub(repo_id: str, kind: str, mirror: Path | None) -> Location:
 
 
 def model_revision(name: str) -> str:
-    """What pins a victim's initial weights."""
-    return "scratch" if name == TINY else locate(name, "model").revision
+    """What pins a model's initial weights."""
+    return "scratch" if name in (TINY, TINY_LM) else locate(name, "model").revision
 
 
 def digest_folder(folder: Path) -> str:

@@ -7,12 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from bedkd.defences import finetune, imbert, onion
+from bedkd.defences.interface import EquippedView
+from bedkd.language import leave_one_out
+from bedkd.makers import read_language
 from bedkd.mepd import select_poison_few
 from bedkd.metrics import percent
 from bedkd.results import read_model
 from bedkd.stages import ensure, load_truth, load_view
-from bedkd.store import Run
+from bedkd.store import ABLATIONS, Run
+from bedkd.tables import ABLATION_NAMES, DEFENCE_NAMES
+from bedkd.watching import watch_metrics
 
+# of a defence's record: what others have too, or what is shown elsewhere
+SHARED_FIELDS = {
+    *("stage", "key", "dataset", "attack", "model", "seed", "poison_rate", "label_mode", "config"),
+    *("versions", "commit", "started_at", "files", "defence", "asr", "cacc", "target_label"),
+}
 SELECTIONS = ("file_order", "random", "lowest_mepd", "teacher_agreement")
 
 
@@ -60,3 +71,65 @@ def compare_predictions(run: Run, n: int) -> pd.DataFrame:
         predicted = read_model(run, stage).predict(list(some.text)).argmax(axis=1)
         table[column] = [truth.label_names[y] for y in predicted]
     return pd.DataFrame(table)
+
+
+def compare_parts(run: Run) -> pd.DataFrame:
+    """ASR and CACC of the victim, of BeDKD's parts and of BeDKD; makes what is not there."""
+    stages = {"none": "victim", "finetune": "finetune"} | {name: name for name in ABLATIONS}
+    names = {"none": DEFENCE_NAMES["none"]} | ABLATION_NAMES
+    records = {k: ensure(run, s) for k, s in (stages | {"bedkd": "akd"}).items()}
+    rows = {names[k]: {"ASR": r["asr"], "CACC": r["cacc"]} for k, r in records.items()}
+    return pd.DataFrame(rows).T
+
+
+def describe_defence(record: dict) -> pd.Series:
+    """What a defence's record says of its own: what it used and chose, seconds, memory."""
+    last = ("seconds", "seconds_inference", "peak_memory_mb", "device", "precision", "threads")
+    own = [name for name in record if name not in SHARED_FIELDS and name not in last]
+    return pd.Series({name: record[name] for name in (*own, *last)})
+
+
+def show_defended(run: Run, defence: str, n: int) -> pd.DataFrame:
+    """Some triggered test rows (clean ones without an attack): what is taken out of the text, the
+    true label, the victim's prediction and the defended one."""
+    ensure(run, defence)
+    view, truth = load_view(run), load_truth(run)
+    kind = "triggered" if len(truth.test_triggered) else "clean"
+    rows = {"triggered": truth.test_triggered, "clean": truth.test_clean}[kind].head(n)
+    after = np.load(run.folder(defence) / "test_probabilities.npz")[kind][:n].argmax(axis=1)
+    before = view.victim.predict(list(rows.text)).argmax(axis=1)
+    table = {"text": rows.text.to_numpy()}
+    if defence in TAKEN_OUT:
+        table["taken out"] = TAKEN_OUT[defence](run, view, list(rows.text))
+    for column, labels in (("true", rows.label), ("victim", before), (defence, after)):
+        table[column] = [truth.label_names[label] for label in labels]
+    return pd.DataFrame(table)
+
+
+def taken_by_onion(run: Run, view, texts: list[str]) -> list[str]:
+    threshold = run.record("onion")["threshold"]
+    scores = leave_one_out(read_language(run), texts)
+    pairs = zip(texts, scores, strict=True)
+    return [" ".join(onion.removed_words(text, row, threshold)) for text, row in pairs]
+
+
+def taken_by_imbert(run: Run, view, texts: list[str]) -> list[str]:
+    pieces = imbert.show_removal(view.victim, texts, run.config.imbert)
+    taken = pieces[pieces.is_removed].groupby("row").piece.agg(" ".join)
+    return [taken.get(row, "") for row in range(len(texts))]
+
+
+TAKEN_OUT = {"onion": taken_by_onion, "imbert": taken_by_imbert}
+
+
+def finetune_curve(run: Run, learning_rates: list[float]) -> pd.DataFrame:
+    """ASR and CACC after each epoch of fine-tuning: learning_rate, epoch, asr, cacc."""
+    view, truth, c = load_view(run), load_truth(run), run.config
+    equipped = EquippedView(**vars(view))
+    watch = watch_metrics(view.victim, truth, 1, c.finetune.epochs)
+    parts = []
+    for rate in learning_rates:
+        config = replace(c.finetune, learning_rate=rate)
+        defended = finetune.defend(equipped, config, seed=c.seed, watch=watch)
+        parts.append(pd.DataFrame(defended.history).assign(learning_rate=rate))
+    return pd.concat(parts, ignore_index=True)

@@ -6,8 +6,10 @@ Files under `truth/` say which rows are poisoned: the defender's functions never
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +18,31 @@ import pandas as pd
 from bedkd import metrics
 from bedkd.akd import distill_clean_model
 from bedkd.attacks import poison
-from bedkd.data import draw_clean_few, draw_clean_share, load_clean_data
+from bedkd.data import draw_clean_few, draw_clean_share, load_clean_data, subsample
+from bedkd.defences.config import CLEAN_SHARE
+from bedkd.defences.interface import EquippedView
+from bedkd.defences.proxies import load_proxy
+from bedkd.defences.teacher import hidden_size, load_teacher, save_teacher, train_teacher
 from bedkd.dmm import distill_dmm
+from bedkd.hub import TINY_LM
+from bedkd.language import (
+    load_language_model,
+    read_language_model,
+    save_language_model,
+    train_tiny_lm,
+)
 from bedkd.mepd import flag_poisoned, mepd, select_poison_few
-from bedkd.models import Classifier, save_classifier, train_victim
+from bedkd.models import Classifier, new_classifier, save_classifier, train_victim
 from bedkd.records import write_json
 from bedkd.results import compute_of, read_truth, read_view
-from bedkd.store import Run
+from bedkd.sources import get_spec
+from bedkd.store import ABLATIONS, RIVALS, STAGES, Run
+from bedkd.toy import TOY_TASKS, generate
 from bedkd.views import Truth
 from bedkd.watching import Watched, watch_mepd, watch_metrics
+
+SHARED_SEED = 900  # of what all cells share: no cell's seed, so none of its rows
+LANGUAGE_ROWS = 2000  # generated texts of each task that the tiny language model reads
 
 
 def make_data(run: Run, folder: Path) -> dict:
@@ -120,12 +138,101 @@ def make_akd(run: Run, folder: Path) -> dict:
     return data_fields(run) | own | evaluation | detection | times
 
 
+def make_language(run: Run, folder: Path) -> dict:
+    """ONION's language model: the tiny one is trained here, any other only found."""
+    c, compute = run.config.language, compute_of(run)
+    if c.model != TINY_LM:
+        load_language_model(c.model, c.max_length, compute)
+        return {"language_model": c.model}
+    texts = [text for task in TOY_TASKS for text in generate(task, LANGUAGE_ROWS, SHARED_SEED).text]
+    language = train_tiny_lm(texts, config=c, compute=compute, seed=SHARED_SEED)
+    save_language_model(language, folder / "model")
+    return {"language_model": c.model, "n_train": len(texts)}
+
+
+def make_teacher(run: Run, folder: Path) -> dict:
+    """W2SDefense's teacher. It knows the proxy alone, so all attacks share it."""
+    c = run.config
+    names = read_label_names(run)
+    proxy = read_proxy(run, names)
+    width = hidden_size(c.victim.model)
+    teacher, history = train_teacher(
+        proxy, names, width, c.teacher, compute=compute_of(run), seed=SHARED_SEED
+    )
+    save_teacher(teacher, folder / "model")
+    write_json(folder / "history.json", history)
+    return {"teacher": c.teacher.model, "proxy": c.teacher.proxy, "n_proxy": len(proxy)}
+
+
+def read_proxy(run: Run, label_names: tuple[str, ...]) -> pd.DataFrame:
+    c = run.config
+    if c.teacher.proxy == CLEAN_SHARE:
+        rows = pd.read_parquet(run.folder("data") / "clean_share.parquet")
+        return subsample(rows, c.teacher.n_proxy, np.random.default_rng([c.seed, 60]))
+    return load_proxy(c.teacher, label_names, SHARED_SEED)
+
+
+def read_label_names(run: Run) -> tuple[str, ...]:
+    spec = get_spec(run.config.data)
+    return tuple(spec.label_names if spec else run.record("data")["label_names"])
+
+
+def make_defence(run: Run, folder: Path, stage: str) -> dict:
+    """Any rival or ablation: defend, then measure what comes out on the tests."""
+    spec, truth = STAGES[stage], read_truth(run)
+    module = importlib.import_module(f"bedkd.{spec.modules[0]}")
+    view = equip(run, stage)
+    started = time.perf_counter()
+    defended = module.defend(view, getattr(run.config, spec.sections[0]), seed=run.config.seed)
+    times = {"seconds": time.perf_counter() - started}
+    started = time.perf_counter()
+    tables = {"clean": truth.test_clean, "triggered": truth.test_triggered}
+    arrays = {name: defended.predict(list(rows.text)) for name, rows in tables.items()}
+    times["seconds_inference"] = time.perf_counter() - started
+    np.savez(folder / "test_probabilities.npz", **arrays)
+    if defended.model:
+        save_classifier(defended.model, folder / "model", {"base": run.config.victim.model})
+    write_json(folder / "history.json", defended.history)
+    evaluation = {
+        "asr": metrics.asr(arrays["triggered"], truth.target_label),
+        "cacc": metrics.cacc(arrays["clean"], truth.test_clean.label),
+    }
+    return data_fields(run) | {"defence": stage} | evaluation | defended.facts | times
+
+
+def equip(run: Run, stage: str) -> EquippedView:
+    """The defender's view, and what this defence brings along."""
+    view, c = read_view(run), run.config
+    more = {}
+    if stage == "onion":
+        more["language"] = read_language(run)
+    if stage == "w2s":
+        teacher = load_teacher(run.folder("teacher") / "model", compute_of(run))
+        more |= {"teacher": teacher, "proxy": read_proxy(run, view.victim.label_names)}
+    if STAGES[stage].upstream == "mepd":
+        more["poison_few"] = pd.read_parquet(run.folder("mepd") / "poison_few.parquet")
+    if stage == "textguard":
+        names, texts = view.victim.label_names, list(view.train.text)
+        more["fresh"] = partial(new_classifier, c.victim, texts, names, view.victim.compute)
+    return EquippedView(**vars(view), **more)
+
+
+def read_language(run: Run):
+    c = run.config.language
+    if c.model == TINY_LM:
+        return read_language_model(run.folder("language") / "model", compute_of(run))
+    return load_language_model(c.model, c.max_length, compute_of(run))
+
+
 MAKERS: dict[str, Callable[[Run, Path], dict]] = {
     "data": make_data,
     "victim": make_victim,
     "dmm": make_dmm,
     "mepd": make_mepd,
     "akd": make_akd,
+    "language": make_language,
+    "teacher": make_teacher,
+    **{name: partial(make_defence, stage=name) for name in (*RIVALS, *ABLATIONS)},
 }
 
 

@@ -13,21 +13,27 @@ from bedkd.attacks import check_attack
 from bedkd.config import RunConfig, build, coerce
 from bedkd.errors import BedkdError
 from bedkd.sources import get_spec
-from bedkd.store import Run
+from bedkd.store import ABLATIONS, RIVALS, Run
 
 PROJECT = Path(__file__).parent.parent
 GRID_KEYS = ("dataset", "attack", "seed")
-PROFILE_KEYS = ("about", "extends", "grid", "config", "datasets")
+LIST_KEYS = ("defences", "ablations")
+PROFILE_KEYS = ("about", "extends", "grid", "defences", "ablations", "config", "datasets")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """`grid`: lists of dataset, attack, seed. `datasets`: what differs for one data set."""
+    """`grid`: lists of dataset, attack, seed. `datasets`: what differs for one data set.
+
+    `defences`: the rivals of Table 1; `ablations`: the data sets of Tables 2 and 3.
+    """
 
     name: str
     path: str  # what `load_profile` took
     about: str
     grid: dict[str, list]
+    defences: list[str]
+    ablations: list[str]
     config: dict
     datasets: dict[str, dict]
 
@@ -51,6 +57,7 @@ class Profile:
     def runs(self, overrides: dict | None = None) -> list[Run]:
         """All cells of the grid. In `overrides`, dataset, attack and seed replace a grid's list."""
         overrides = dict(overrides or {})
+        self.list_defences(overrides)
         grid = dict(self.grid)
         for name in overrides:
             if name.startswith(("dataset.", "seed.")):
@@ -61,7 +68,34 @@ class Profile:
             if not grid[key]:
                 raise BedkdError(f"{key} is empty; name at least one")
         cells = itertools.product(*(grid[key] for key in GRID_KEYS))
-        return [self.run(*cell, overrides) for cell in cells]
+        return [self.run(*cell, self.cell_overrides(overrides)) for cell in cells]
+
+    def cell_overrides(self, overrides: dict) -> dict:
+        """Those that are parameters of a cell, not lists of the profile."""
+        return {k: v for k, v in overrides.items() if k not in (*GRID_KEYS, *LIST_KEYS)}
+
+    def list_defences(self, overrides: dict | None = None) -> list[str]:
+        """The rivals to run.
+
+        Raises:
+            BedkdError: an unknown one.
+        """
+        chosen = _as_list((overrides or {}).get("defences", self.defences))
+        if unknown := [name for name in chosen if name not in RIVALS]:
+            raise BedkdError(f"unknown defence {unknown[0]!r}; known: {', '.join(RIVALS)}")
+        return chosen
+
+    def is_ablated(self, run: Run, overrides: dict | None = None) -> bool:
+        """True for an attacked cell of a data set that Tables 2 and 3 are about."""
+        datasets = _as_list((overrides or {}).get("ablations", self.ablations))
+        return run.config.data.name in datasets and run.config.attack.name != "none"
+
+    def result_stages(self, run: Run, overrides: dict | None = None) -> list[str]:
+        """The stages whose records are rows of Tables 1 and 2."""
+        stages = ["victim", "akd", *self.list_defences(overrides)]
+        if self.is_ablated(run, overrides):
+            stages += [s for s in ("finetune", *ABLATIONS) if s not in stages]
+        return stages
 
 
 def outputs_folder() -> Path:
@@ -87,8 +121,9 @@ def load_profile(name: str) -> Profile:
         )
     stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     path = str(Path(name).resolve()) if stem != name else name
+    lists = (_as_list(values.get(key)) for key in LIST_KEYS)
     rest = (values.get(key) or {} for key in ("config", "datasets"))
-    return Profile(stem, path, values.get("about", ""), grid, *rest)
+    return Profile(stem, path, values.get("about", ""), grid, *lists, *rest)
 
 
 def _read(name: str) -> dict:

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 from bedkd.errors import BedkdError
+from bedkd.plan import plan_jobs
 from bedkd.profiles import PROJECT, Profile, outputs_folder
 from bedkd.records import collect, write_text
-from bedkd.store import STAGES
-from bedkd.summaries import RESULTS, load_runs
+from bedkd.summaries import load_runs
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MAX_BYTES = 1_000_000  # a code host shows no larger notebook
@@ -24,17 +24,18 @@ def keep_reference(profile: Profile, overrides: dict) -> Path:
     """
     target = PROJECT / "outputs" / "reference"
     source = outputs_folder() / profile.name
-    runs = load_runs(profile.path, overrides)
-    records = [run.record(stage) | {"profile": profile.name} for run in runs for stage in RESULTS]
+    records = [
+        run.record(stage) | {"profile": profile.name}
+        for run in load_runs(profile.path, overrides)
+        for stage in profile.result_stages(run, overrides)
+    ]
     collect(records, target / "records.jsonl")
     for kind in ("tables", "figures"):
         shutil.copytree(source / kind, target / kind / profile.name, dirs_exist_ok=True)
-    for run in runs:
-        c = run.config
-        for stage in ("victim", "dmm", "mepd", "akd"):
-            notebook = STAGES[stage].notebook
-            executed = source / "notebooks" / notebook / f"{run.folder(stage).name}.ipynb"
-            name = f"{notebook}-{Path(c.data.name).stem}-{c.attack.name}-s{c.seed}.ipynb"
+    for job in plan_jobs(profile, overrides):
+        if job.results:
+            executed = source / "notebooks" / f"{job.name}.ipynb"
+            name = f"{job.notebook}-{job.label.rsplit('-', 1)[0]}.ipynb"  # without the key
             keep_notebook(executed, target / "notebooks" / profile.name / name)
     return target
 

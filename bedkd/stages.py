@@ -11,7 +11,7 @@ from bedkd.devices import device_name, peak_memory_mb
 from bedkd.makers import MAKERS
 from bedkd.records import environment, write_json
 from bedkd.results import compute_of, read_truth, read_view
-from bedkd.store import STAGES, Run, list_files, publish
+from bedkd.store import Run, list_files, needed_stages, publish
 from bedkd.views import DefenderView, Truth
 
 
@@ -19,8 +19,8 @@ def ensure(run: Run, stage: str) -> dict:
     """The record of a stage, made now if it is not there or not whole."""
     if record := run.record(stage):
         return record
-    if upstream := STAGES[stage].upstream:
-        ensure(run, upstream)
+    for needed in needed_stages(run.config, stage):
+        ensure(run, needed)
     started = datetime.now(UTC)
     clock = time.perf_counter()
     with publish(run.folder(stage)) as folder:

@@ -21,8 +21,9 @@ from functools import cache
 from pathlib import Path
 
 from bedkd.attacks import check_attack
-from bedkd.config import RunConfig
-from bedkd.hub import TINY, model_revision
+from bedkd.config import DataConfig, RunConfig
+from bedkd.defences.config import CLEAN_SHARE
+from bedkd.hub import TINY, TINY_LM, model_revision
 from bedkd.paraphrases import paraphrases_revision
 from bedkd.records import read_record
 from bedkd.sources import dataset_revision, get_spec
@@ -32,12 +33,24 @@ PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Stage:
-    """`modules`: what computes it (with all that they import); `sections`: its configuration."""
+    """`modules`: what computes it (with all that they import); `sections`: its configuration.
+
+    A defence's own module and section come first. `also`: shared stages that it needs.
+    """
 
     upstream: str | None
     modules: tuple[str, ...]
     sections: tuple[str, ...]
     notebook: str
+    also: tuple[str, ...] = ()
+    is_shared: bool = False  # by all cells with the same configuration of it
+    maker: str | None = None  # the function of `makers`, where it is not named for the stage
+
+
+def _defence(upstream: str, module: str, section: str, also: tuple[str, ...] = ()) -> Stage:
+    notebook = "06_ablations" if upstream == "mepd" or module == "distill" else "05_defences"
+    modules = (f"defences.{module}", "views")
+    return Stage(upstream, modules, (section,), notebook, also, maker="make_defence")
 
 
 STAGES: dict[str, Stage] = {
@@ -46,9 +59,30 @@ STAGES: dict[str, Stage] = {
     "dmm": Stage("victim", ("dmm", "views", "watching"), ("dmm",), "02_dmm"),
     "mepd": Stage("dmm", ("mepd", "views"), ("mepd",), "03_mepd"),
     "akd": Stage("mepd", ("akd", "views", "watching"), ("akd",), "04_akd"),
+    "language": Stage(
+        None, ("language", "toy"), ("language", "device"), "05_defences", is_shared=True
+    ),
+    "teacher": Stage(
+        None,
+        ("defences.teacher",),
+        ("teacher", "data.name", "victim.model", "device", "precision"),
+        "05_defences",
+        is_shared=True,
+    ),
+    "finetune": _defence("victim", "finetune", "finetune"),
+    "onion": _defence("victim", "onion", "onion", ("language",)),
+    "imbert": _defence("victim", "imbert", "imbert"),
+    "textguard": _defence("victim", "textguard", "textguard"),
+    "w2s": _defence("victim", "w2s", "w2s", ("teacher",)),
+    "finetune_dmm": _defence("mepd", "finetune", "finetune"),
+    "kd": _defence("victim", "distill", "akd"),
+    "kd_dmm": _defence("mepd", "distill", "akd"),
 }
+CHAIN = ("victim", "dmm", "mepd", "akd")  # one notebook each; `data` is made in the victim's
+RIVALS = ("finetune", "onion", "imbert", "textguard", "w2s")  # Table 1
+ABLATIONS = ("finetune_dmm", "kd", "kd_dmm")  # Table 2
 # These read, check or write values without changing one; the values themselves are in the key.
-NOT_HASHED = {"config", "errors", "records", "hub", "store"}
+NOT_HASHED = {"checks", "config", "defences.config", "errors", "records", "hub", "store"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +98,8 @@ class Run:
     def folder(self, stage: str) -> Path:
         c = self.config
         label = f"{Path(c.data.name).stem}-{c.attack.name}-s{c.seed}"
+        if STAGES[stage].is_shared:
+            label = "shared"
         return self.root / "runs" / stage / f"{label}-{self.key(stage)}"
 
     def record(self, stage: str) -> dict | None:
@@ -80,25 +116,41 @@ def stage_key(config: RunConfig, stage: str) -> str:
     Raises:
         BedkdError: data, weights or paraphrases cannot be found, or a name is unknown.
     """
-    spec = STAGES[stage]
-    values = dataclasses.asdict(config)
+    spec, flat = STAGES[stage], config.flat()
+    values = dataclasses.asdict(config) | flat  # whole sections, and `section.name` alone
+    upstream, *also = [stage_key(config, name) for name in needed_stages(config, stage)] or [None]
     parts = {
         "stage": stage,
         "config": {section: values[section] for section in spec.sections},
         "source": [
-            *(source_digest(module, unused_modules(config)) for module in spec.modules),
-            maker_digest(f"make_{stage}"),
+            *(source_digest(module, unused_modules(config, stage)) for module in spec.modules),
+            maker_digest(spec.maker or f"make_{stage}"),
         ],
         "revisions": revisions(config, stage),
-        "upstream": stage_key(config, spec.upstream) if spec.upstream else None,
+        "upstream": upstream,
     }
+    if also:
+        parts["also"] = also
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def needed_stages(config: RunConfig, stage: str) -> list[str]:
+    """The stages that must be there before this one can be made."""
+    spec = STAGES[stage]
+    needed = [*([spec.upstream] if spec.upstream else []), *spec.also]
+    if stage == "teacher" and (config.teacher.proxy == CLEAN_SHARE or not get_spec(config.data)):
+        needed.append("data")  # its rows, or the names of its classes
+    return needed
 
 
 def revisions(config: RunConfig, stage: str) -> list[str]:
     """What pins the files from outside that a stage reads."""
     if stage == "victim":
         return [model_revision(config.victim.model)]
+    if stage == "language":
+        return [model_revision(config.language.model)]
+    if stage == "teacher":
+        return [model_revision(config.teacher.model), *proxy_revision(config)]
     if stage != "data":
         return []
     check_attack(config.attack.name)
@@ -110,12 +162,28 @@ def revisions(config: RunConfig, stage: str) -> list[str]:
     return found
 
 
-def unused_modules(config: RunConfig) -> frozenset[str]:
-    """What only generated text and the tiny BERT need, where a run has neither."""
-    spec = get_spec(config.data)
-    is_generated = spec is not None and not spec.hub_id
-    is_tiny = config.victim.model == TINY
+def proxy_revision(config: RunConfig) -> list[str]:
+    proxy = config.teacher.proxy
+    return [] if proxy == CLEAN_SHARE else [dataset_revision(DataConfig(name=proxy))]
+
+
+def unused_modules(config: RunConfig, stage: str) -> frozenset[str]:
+    """What only generated text and models from scratch need, where a stage has neither."""
+    data, model = config.data, config.victim.model
+    if stage == "language":
+        is_tiny = is_generated = config.language.model == TINY_LM
+    else:
+        if stage == "teacher":
+            model = config.teacher.model
+            if config.teacher.proxy != CLEAN_SHARE:
+                data = DataConfig(name=config.teacher.proxy)
+        is_tiny, is_generated = model == TINY, is_toy(data)
     return frozenset(["toy"] * (not is_generated) + ["tiny"] * (not is_tiny))
+
+
+def is_toy(data: DataConfig) -> bool:
+    spec = get_spec(data)
+    return spec is not None and not spec.hub_id
 
 
 @cache
@@ -141,7 +209,7 @@ def import_closure(module: str) -> set[str]:
 
 def _imports(module: str) -> list[str]:
     names = []
-    for node in ast.walk(ast.parse(module_file(module).read_text(encoding="utf-8"))):
+    for node in ast.walk(_syntax(module)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bedkd."):
             names.append(node.module.removeprefix("bedkd."))
         elif isinstance(node, ast.ImportFrom) and node.module == "bedkd":
@@ -177,17 +245,31 @@ def _defines(node: ast.stmt) -> list[str]:
 
 
 def _code(module: str) -> str:
-    return ast.dump(_syntax(module))
+    return _dump(_source(module))
 
 
 def _syntax(module: str) -> ast.Module:
-    """The module's syntax tree without docstrings: what a comment or a word does not change."""
-    tree = ast.parse(module_file(module).read_text(encoding="utf-8"))
+    return _parse(_source(module))
+
+
+def _source(module: str) -> str:
+    return module_file(module).read_text(encoding="utf-8")
+
+
+@cache
+def _parse(source: str) -> ast.Module:
+    """The syntax tree without docstrings: what a comment or a word does not change."""
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         is_documented = isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
         if is_documented and ast.get_docstring(node):
             node.body = node.body[1:]
     return tree
+
+
+@cache
+def _dump(source: str) -> str:
+    return ast.dump(_parse(source))
 
 
 @contextlib.contextmanager

@@ -7,12 +7,12 @@ import pandas as pd
 
 from bedkd.errors import BedkdError
 from bedkd.metrics import sweep_gamma
+from bedkd.plan import plan_jobs, with_hard_loss
 from bedkd.profiles import load_profile
 from bedkd.records import to_frame
 from bedkd.store import Run
 
 GAMMAS = np.round(np.arange(0.02, 0.42, 0.02), 2)
-RESULTS = ("victim", "akd")  # the stages whose records are a row of a table
 
 
 def load_runs(profile: str, overrides: dict | None = None) -> list[Run]:
@@ -21,19 +21,44 @@ def load_runs(profile: str, overrides: dict | None = None) -> list[Run]:
     Raises:
         BedkdError: one of them is not; a table with holes would mislead.
     """
-    runs = load_profile(profile).runs(overrides)
-    for run in runs:
-        for stage in RESULTS:
+    overrides = overrides or {}
+    loaded = load_profile(profile)
+    for job in plan_jobs(loaded, overrides):
+        for run, stage in job.results:
             if run.record(stage) is None:
                 raise BedkdError(
-                    f"{run.folder(stage).name} is not done; run `bedkd reproduce {profile}` first"
+                    f"{stage} of {run.folder(stage).name} is not done; run "
+                    f"`bedkd reproduce {profile}` first"
                 )
-    return runs
+    return loaded.runs(overrides)
 
 
-def load_records(runs: list[Run]) -> pd.DataFrame:
-    """One row for each run and defence (`none`, `bedkd`)."""
-    return to_frame([run.record(stage) for run in runs for stage in RESULTS])
+def load_records(profile: str, overrides: dict | None = None) -> pd.DataFrame:
+    """One row for each run and defence (`none`, `bedkd`, `finetune`, …)."""
+    loaded = load_profile(profile)
+    return to_frame(
+        [
+            run.record(stage)
+            for run in load_runs(profile, overrides)
+            for stage in loaded.result_stages(run, overrides)
+        ]
+    )
+
+
+def load_losses(profile: str, overrides: dict | None = None) -> pd.DataFrame:
+    """FAR and FRR of the DMM with and without L_soft: dataset, attack, seed, loss, far_…, frr_…"""
+    loaded, rows = load_profile(profile), []
+    for run in load_runs(profile, overrides):
+        if not loaded.is_ablated(run, overrides):
+            continue
+        for loss, variant in (("hard", with_hard_loss(run)), ("hard + soft", run)):
+            rows.append(variant.record("mepd") | describe_cell(run) | {"loss": loss})
+    return to_frame(rows)
+
+
+def describe_cell(run: Run) -> dict:
+    c = run.config
+    return {"dataset": c.data.name, "attack": c.attack.name, "seed": c.seed}
 
 
 def load_curves(runs: list[Run], where: str = "test") -> pd.DataFrame:
@@ -43,12 +68,11 @@ def load_curves(runs: list[Run], where: str = "test") -> pd.DataFrame:
     """
     parts = []
     for run in runs:
-        c = run.config
-        if c.attack.name == "none":
+        if run.config.attack.name == "none":
             continue
         scores = load_scores(run, where)
         curve = sweep_gamma(scores.mepd.to_numpy(), scores.is_poisoned.to_numpy(), GAMMAS)
-        parts.append(curve.assign(dataset=c.data.name, attack=c.attack.name, seed=c.seed))
+        parts.append(curve.assign(**describe_cell(run)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -56,9 +80,8 @@ def load_cycles(runs: list[Run]) -> pd.DataFrame:
     """The AKD history of each run: dataset, attack, seed, epoch, asr, cacc and the losses."""
     parts = []
     for run in runs:
-        c = run.config
-        cell = {"dataset": c.data.name, "attack": c.attack.name, "seed": c.seed}
-        parts.append(pd.read_json(run.folder("akd") / "history.json").assign(**cell))
+        history = pd.read_json(run.folder("akd") / "history.json")
+        parts.append(history.assign(**describe_cell(run)))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -14,7 +14,23 @@ ATTACK_NAMES = {
     "addsent": "AddSent",
     "synbkd": "SynBkd",
 }
-DEFENCE_NAMES = {"none": "No defence", "bedkd": "BeDKD"}
+DEFENCE_NAMES = {
+    "none": "No defence",
+    "finetune": "Fine-tuning",
+    "onion": "ONION",
+    "imbert": "IMBERT",
+    "textguard": "TextGuard",
+    "w2s": "W2SDefense",
+    "bedkd": "BeDKD",
+}
+ABLATION_NAMES = {
+    "finetune": "FT",
+    "finetune_dmm": "FT+DMM",
+    "kd": "KD",
+    "kd_dmm": "KD+DMM",
+    "bedkd": "DMM+AKD",
+}
+LOSS_NAMES = {"hard": "L_hard", "hard + soft": "L_hard + L_soft"}
 
 
 def table1(records: pd.DataFrame) -> pd.DataFrame:
@@ -41,6 +57,55 @@ def table1(records: pd.DataFrame) -> pd.DataFrame:
         [(DEFENCE_NAMES[defence], metric.upper()) for defence, metric in columns]
     )
     return table
+
+
+def table2(records: pd.DataFrame) -> pd.DataFrame:
+    """ASR and CACC (percent) of BeDKD and its parts, averaged over seeds (section 4.3).
+
+    Rows: dataset, defence; columns: (attack, ASR or CACC). Only data sets with ablations.
+    """
+    ablated = records[records.defence == "kd"].dataset.unique()
+    rows = records[records.defence.isin(ABLATION_NAMES) & records.dataset.isin(ablated)]
+    rows = rows[rows.attack != "none"]
+    means = rows.groupby(["dataset", "defence", "attack"], sort=False)[["asr", "cacc"]].mean()
+    wide = means.unstack("attack").swaplevel(axis=1)
+    columns = [(a, m) for a in ATTACK_NAMES for m in ("asr", "cacc") if (a, m) in wide.columns]
+    order = [(d, part) for d in ablated for part in ABLATION_NAMES if (d, part) in wide.index]
+    table = wide.loc[order, columns]
+    index = [(dataset, ABLATION_NAMES[part]) for dataset, part in order]
+    table.index = pd.MultiIndex.from_tuples(index, names=["Dataset", "Defence"])
+    table.columns = pd.MultiIndex.from_tuples([(ATTACK_NAMES[a], m.upper()) for a, m in columns])
+    return table
+
+
+def table3(losses: pd.DataFrame) -> pd.DataFrame:
+    """FAR and FRR (percent) of the DMM with and without L_soft, averaged over seeds.
+
+    On the test sets, as in the paper, and on D*. Rows: dataset, attack, loss.
+    """
+    names = {"far_test": "FAR", "frr_test": "FRR", "far_train": "FAR D*", "frr_train": "FRR D*"}
+    table = losses.groupby(["dataset", "attack", "loss"], sort=False)[list(names)].mean()
+    index = [(d, ATTACK_NAMES.get(a, a), LOSS_NAMES[loss]) for d, a, loss in table.index]
+    table.index = pd.MultiIndex.from_tuples(index, names=["Dataset", "Attack", "Loss"])
+    return table.rename(columns=names)
+
+
+def costs(records: pd.DataFrame) -> pd.DataFrame:
+    """Mean seconds and largest peak memory (MiB) of each defence, by data set.
+
+    `seconds`: to make it; `seconds_inference`: to classify the test sets with it.
+    """
+    rows = records[records.defence.isin(DEFENCE_NAMES | ABLATION_NAMES)]
+    names = {"seconds": "mean", "seconds_inference": "mean", "peak_memory_mb": "max"}
+    rows = rows.reindex(columns=[*rows.columns, *(set(names) - set(rows.columns))])
+    table = rows.groupby(["dataset", "defence"], sort=False).agg(names)
+    shown = DEFENCE_NAMES | {k: v for k, v in ABLATION_NAMES.items() if k not in DEFENCE_NAMES}
+    order = [(d, k) for d in table.index.levels[0] for k in shown if (d, k) in table.index]
+    table = table.loc[order]
+    index = [(dataset, shown[defence]) for dataset, defence in order]
+    table.index = pd.MultiIndex.from_tuples(index, names=["Dataset", "Defence"])
+    labels = {"seconds": "Seconds", "seconds_inference": "Seconds on the tests"}
+    return table.rename(columns=labels | {"peak_memory_mb": "Peak memory (MiB)"})
 
 
 def detection_table(records: pd.DataFrame) -> pd.DataFrame:

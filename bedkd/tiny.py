@@ -105,6 +105,7 @@ def build_tiny_bert(
         raise BedkdError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}.")
     vocabulary = _learn_vocabulary(texts, vocab_size)
     config = BertConfig(
+        hidden_act="relu",  # as good as GELU here, and an eighth of a step cheaper
         vocab_size=len(vocabulary),
         hidden_size=hidden_size,
         num_hidden_layers=num_layers,

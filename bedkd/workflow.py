@@ -11,46 +11,24 @@ from pathlib import Path
 from bedkd.errors import BedkdError
 from bedkd.forkserver import fork_server
 from bedkd.notebooks import notebook_digest
+from bedkd.plan import SUMMARIES, plan_jobs
 from bedkd.profiles import PROJECT, Profile, outputs_folder
 from bedkd.records import write_json
-from bedkd.store import STAGES, Run
-
-CHAIN = ("victim", "dmm", "mepd", "akd")  # one notebook each; `data` is made in the victim's
-SUMMARIES = ("10_tables", "11_figures")
 
 
 def make_plan(profile: Profile, overrides: dict, threads: int = 1) -> dict:
-    """All jobs of a profile: name to notebook parameters and the jobs before it.
-
-    Raises:
-        BedkdError: an unknown parameter, or data or weights that are nowhere to be found.
-    """
-    jobs: dict[str, dict] = {}
-    cell_overrides = {k: v for k, v in overrides.items() if k not in ("dataset", "attack", "seed")}
-    for run in profile.runs(overrides):
-        c, needs = run.config, []
-        cell = {"dataset": c.data.name, "attack": c.attack.name, "seed": c.seed}
-        for stage in CHAIN:
-            name = f"{STAGES[stage].notebook}/{run.folder(stage).name}"
-            parameters = {"profile": profile.path, **cell, "overrides": cell_overrides}
-            title = f"{c.data.name} {c.attack.name} seed {c.seed}"
-            jobs[name] = _job(STAGES[stage].notebook, parameters, needs, title)
-            needs = [name]
-    finished = list(jobs)
-    for notebook in SUMMARIES:
-        parameters = {"profile": profile.path, "overrides": overrides}
-        jobs[f"{notebook}/all"] = _job(notebook, parameters, finished, profile.name, True)
-    return {"profile": profile.name, "threads": threads, "jobs": jobs}
-
-
-def _job(notebook: str, parameters: dict, needs: list[str], title: str, is_summary=False) -> dict:
-    return {
-        "parameters": parameters,
-        "needs": list(needs),
-        "is_summary": is_summary,
-        "source": notebook_digest(notebook),
-        "title": title,
+    """What the Snakefile reads: job name to notebook parameters and the jobs before it."""
+    jobs = {
+        job.name: {
+            "parameters": job.parameters,
+            "needs": list(job.needs),
+            "is_summary": job.notebook in SUMMARIES,
+            "source": notebook_digest(job.notebook),
+            "title": job.title,
+        }
+        for job in plan_jobs(profile, overrides)
     }
+    return {"profile": profile.name, "threads": threads, "jobs": jobs}
 
 
 def reproduce(profile: Profile, overrides: dict, cores: int, is_dry_run: bool = False) -> int:
@@ -89,16 +67,12 @@ def hold_lock(folder: Path):
 
 def forget_broken(profile: Profile, overrides: dict, folder: Path) -> None:
     """Take away the stamp of every job whose result is gone or not whole, so that it runs again."""
-    for run in profile.runs(overrides):
-        for stage in CHAIN:
-            stamp = _stamp(folder, run, stage)
-            if stamp.exists() and run.record(stage) is None:
-                print(f"again   {run.folder(stage)} is gone or not whole")
-                stamp.unlink()
-
-
-def _stamp(folder: Path, run: Run, stage: str) -> Path:
-    return folder / "notebooks" / STAGES[stage].notebook / f"{run.folder(stage).name}.done"
+    for job in plan_jobs(profile, overrides):
+        stamp = folder / "notebooks" / f"{job.name}.done"
+        broken = [run.folder(s) for run, s in job.results if run.record(s) is None]
+        if stamp.exists() and broken:
+            print(f"again   {broken[0]} is gone or not whole")
+            stamp.unlink()
 
 
 def report(plan: dict, folder: Path, code: int) -> int:

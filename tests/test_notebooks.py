@@ -11,7 +11,7 @@ from bedkd.errors import BedkdError
 from bedkd.notebooks import FOLDER, check_parameters, execute, notebook_digest
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-STAGES = ("01_poisoning", "02_dmm", "03_mepd", "04_akd")
+STAGES = ("01_poisoning", "02_dmm", "03_mepd", "04_akd", "05_defences", "06_ablations")
 SMALL = {
     "data.n_train": 200,
     "data.n_test": 60,
@@ -24,6 +24,7 @@ SMALL = {
     "akd.n_clean_per_class": 16,
     "akd.cycles": 2,
     "akd.learning_rate": 1e-5,
+    "finetune.epochs": 1,
 }
 
 

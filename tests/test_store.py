@@ -8,6 +8,7 @@ import pytest
 
 from bedkd import store
 from bedkd.config import SECTIONS, RunConfig
+from bedkd.defences.config import LanguageConfig, TeacherConfig
 from bedkd.records import write_json
 from bedkd.store import (
     STAGES,
@@ -21,17 +22,34 @@ from bedkd.store import (
     stage_key,
 )
 
-ORDER = ("data", "victim", "dmm", "mepd", "akd")
-FIRST_STAGE = {
-    "data": "data",
-    "attack": "data",
-    "seed": "data",
-    "victim": "victim",
-    "device": "victim",
-    "precision": "victim",
-    "dmm": "dmm",
-    "mepd": "mepd",
-    "akd": "akd",
+ORDER = tuple(STAGES)
+CHAIN = ("data", "victim", "dmm", "mepd", "akd")
+SHARED = ("language", "teacher")
+OF_THE_CELL = tuple(stage for stage in STAGES if stage not in SHARED)
+AFTER_MEPD = ("akd", "finetune_dmm", "kd_dmm")
+BASE = RunConfig(
+    language=LanguageConfig(model="tiny-lm"),
+    teacher=TeacherConfig(model="tiny-bert", proxy="toy-sentiment"),
+)
+CHANGED = {  # what a parameter, or a section, changes
+    "data": OF_THE_CELL,
+    "data.name": (*OF_THE_CELL, "teacher"),  # the names of its classes
+    "attack": OF_THE_CELL,
+    "seed": OF_THE_CELL,
+    "victim": OF_THE_CELL[1:],
+    "victim.model": (*OF_THE_CELL[1:], "teacher"),  # the width that it is compared at
+    "device": (*OF_THE_CELL[1:], *SHARED),
+    "precision": (*OF_THE_CELL[1:], "teacher"),
+    "dmm": ("dmm", "mepd", *AFTER_MEPD),
+    "mepd": ("mepd", *AFTER_MEPD),
+    "akd": ("akd", "kd", "kd_dmm"),
+    "finetune": ("finetune", "finetune_dmm"),
+    "language": ("language", "onion"),
+    "onion": ("onion",),
+    "imbert": ("imbert",),
+    "textguard": ("textguard",),
+    "teacher": ("teacher", "w2s"),
+    "w2s": ("w2s",),
 }
 OTHER_CHOICE = {
     "data.name": "toy-topics",
@@ -50,6 +68,12 @@ OTHER_CHOICE = {
     "schedule": "linear",
     "precision": "bf16",
     "device": "cpu",
+    "imbert.score": "attention",
+    "imbert.removal": "mask",
+    "imbert.max_score": 1.0,
+    "textguard.mode": "certified",
+    "teacher.proxy": "toy-offence",
+    "teacher.n_proxy": 100,
 }
 
 
@@ -57,17 +81,17 @@ def keys(config: RunConfig) -> dict[str, str]:
     return {stage: stage_key(config, stage) for stage in ORDER}
 
 
-def changed_stages(before: dict, after: dict) -> list[str]:
-    return [stage for stage in ORDER if before[stage] != after[stage]]
+def changed_stages(before: dict, after: dict) -> set[str]:
+    return {stage for stage in ORDER if before[stage] != after[stage]}
 
 
 def every_parameter() -> list[str]:
-    return sorted(RunConfig().flat())
+    return sorted(BASE.flat())
 
 
 def other_value(name: str, value, folder):
     """Any allowed value but the present one."""
-    if name == "victim.model":
+    if name.endswith(".model"):
         write_json(folder / "model" / "config.json", {"is": "a model"})
         return str(folder / "model")
     for known in (name, name.split(".")[-1]):
@@ -84,9 +108,7 @@ def other_value(name: str, value, folder):
 def package(tmp_path, monkeypatch):
     """A copy of the package's source that a test may edit; the copy is what keys are made of."""
     folder = tmp_path / "bedkd"
-    folder.mkdir()
-    for file in store.PACKAGE.glob("*.py"):
-        shutil.copy(file, folder)
+    shutil.copytree(store.PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(store, "PACKAGE", folder)
     forget()
     yield folder
@@ -99,56 +121,61 @@ def forget() -> None:
     stage_key.cache_clear()
 
 
-def test_stages_are_a_chain():
-    assert list(STAGES) == list(ORDER)
-    assert [STAGES[stage].upstream for stage in ORDER] == [None, *ORDER[:-1]]
+def test_the_method_is_a_chain_and_all_else_hangs_on_it():
+    assert [STAGES[stage].upstream for stage in CHAIN] == [None, *CHAIN[:-1]]
+    others = {STAGES[stage].upstream for stage in ORDER if stage not in (*CHAIN, *SHARED)}
+    assert others == {"victim", "mepd"}
 
 
-def test_every_parameter_belongs_to_exactly_one_stage():
-    owned = [section for stage in STAGES.values() for section in stage.sections]
-    assert sorted(owned) == sorted(f.name for f in dataclasses.fields(RunConfig))
-    assert {s: stage for stage in ORDER for s in STAGES[stage].sections} == FIRST_STAGE
+def test_every_parameter_belongs_to_a_stage():
+    owned = {section for stage in STAGES.values() for section in stage.sections}
+    assert {f.name for f in dataclasses.fields(RunConfig)} <= owned
 
 
 @pytest.mark.parametrize("name", every_parameter())
-def test_parameter_changes_its_stage_and_what_follows_alone(name, tmp_path):
-    config = RunConfig()
-    value = other_value(name, config.flat()[name], tmp_path)
-    assert value != config.flat()[name]
+def test_parameter_changes_its_stages_and_what_follows_alone(name, tmp_path):
+    value = other_value(name, BASE.flat()[name], tmp_path)
+    assert value != BASE.flat()[name]
     section, _, field = name.partition(".")
     if section in SECTIONS:
-        other = replace(config, **{section: replace(getattr(config, section), **{field: value})})
+        other = replace(BASE, **{section: replace(getattr(BASE, section), **{field: value})})
     else:
-        other = replace(config, **{section: value})
-    first = ORDER.index(FIRST_STAGE[section])
-    assert changed_stages(keys(config), keys(other)) == list(ORDER[first:])
+        other = replace(BASE, **{section: value})
+    expected = CHANGED.get(name, CHANGED[section])
+    assert changed_stages(keys(BASE), keys(other)) == set(expected)
+
+
+def test_a_teacher_of_the_cells_own_rows_is_the_cells_own():
+    own = replace(BASE, teacher=replace(BASE.teacher, proxy="clean_share"))
+    assert changed_stages(keys(own), keys(replace(own, seed=5))) == {*OF_THE_CELL, "teacher"}
 
 
 def test_key_is_short_hexadecimal_and_the_same_again():
-    before = keys(RunConfig())
+    before = keys(BASE)
     stage_key.cache_clear()
-    assert keys(RunConfig()) == before
+    assert keys(BASE) == before
     assert all(len(key) == 12 and int(key, 16) >= 0 for key in before.values())
     assert len(set(before.values())) == len(ORDER)
 
 
 def test_new_weights_under_the_same_name_are_another_victim(tmp_path):
     write_json(tmp_path / "config.json", {"version": 1})
-    config = RunConfig(victim=replace(RunConfig().victim, model=str(tmp_path)))
+    config = replace(BASE, victim=replace(BASE.victim, model=str(tmp_path)))
     before = keys(config)
     write_json(tmp_path / "config.json", {"version": 22})
     stage_key.cache_clear()
-    assert changed_stages(before, keys(config)) == ["victim", "dmm", "mepd", "akd"]
+    assert changed_stages(before, keys(config)) == set(OF_THE_CELL[1:])
 
 
 def test_new_rows_in_the_same_file_are_other_data(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("text,label\na,0\n")
-    config = RunConfig(data=replace(RunConfig().data, name=str(file)))
+    config = replace(BASE, data=replace(BASE.data, name=str(file)))
     before = keys(config)
     file.write_text("text,label\na,1\nb,0\n")
     stage_key.cache_clear()
-    assert changed_stages(before, keys(config)) == list(ORDER)
+    # the teacher asks this file for the names of its classes
+    assert changed_stages(before, keys(config)) == {*OF_THE_CELL, "teacher"}
 
 
 COMMENTED = '''"""Another docstring."""
@@ -190,12 +217,12 @@ def test_code_changes_the_digest(package, old, new):
 
 
 def test_note_in_a_real_module_changes_no_key(package):
-    before = keys(RunConfig())
+    before = keys(BASE)
     for name in ("losses", "akd", "makers", "training"):
         file = package / f"{name}.py"
         file.write_text(file.read_text().replace('"""', '"""Now ', 1) + "\n# a note\n")
     forget()
-    assert keys(RunConfig()) == before
+    assert keys(BASE) == before
 
 
 @pytest.mark.parametrize(
@@ -217,56 +244,82 @@ def test_note_in_a_real_module_changes_no_key(package):
     ],
 )
 def test_edited_module_changes_its_stages_alone(package, module, first):
-    before = keys(RunConfig())
-    file = package / f"{module}.py"
+    before = keys(BASE)
+    edit(package / f"{module}.py")
+    changed = changed_stages(before, keys(BASE))
+    assert changed & set(CHAIN) == set(CHAIN[CHAIN.index(first) :])
+
+
+@pytest.mark.parametrize(
+    ("module", "changed"),
+    [
+        ("akd", {"akd"}),
+        ("dmm", {"dmm", "mepd", *AFTER_MEPD}),
+        ("language", {"language", "onion"}),
+        ("defences/finetune", {"finetune", "finetune_dmm", "kd", "kd_dmm"}),
+        ("defences/distill", {"kd", "kd_dmm"}),
+        ("defences/onion", {"onion"}),
+        ("defences/imbert", {"imbert"}),
+        ("defences/textguard", {"textguard"}),
+        ("defences/w2s", {"w2s"}),
+        ("defences/teacher", {"teacher", "w2s"}),
+    ],
+)
+def test_edited_defence_changes_itself_alone(package, module, changed):
+    before = keys(BASE)
+    edit(package / f"{module}.py")
+    assert changed_stages(before, keys(BASE)) == changed
+
+
+def edit(file) -> None:
     file.write_text(file.read_text() + "\nEDITED = True\n")
     forget()
-    assert changed_stages(before, keys(RunConfig())) == list(ORDER[ORDER.index(first) :])
 
 
 @pytest.mark.parametrize(
     ("old", "new", "changed"),
     [
-        ('"role": "clean model"', '"role": "other"', ["akd"]),
-        ("metrics.far(scores", "1 + metrics.far(scores", ["mepd", "akd"]),  # a helper of make_mepd
-        ("DETECTION_FIELDS = (", 'DETECTION_FIELDS = ("seconds",', ["akd"]),
-        ('"role": "dmm"', '"role": "other"', ["dmm", "mepd", "akd"]),
+        ('"role": "clean model"', '"role": "other"', ("akd",)),
+        # a helper of make_mepd
+        ("metrics.far(scores", "1 + metrics.far(scores", ("mepd", *AFTER_MEPD)),
+        ("DETECTION_FIELDS = (", 'DETECTION_FIELDS = ("seconds",', ("akd",)),
+        ('"role": "dmm"', '"role": "other"', ("dmm", "mepd", *AFTER_MEPD)),
+        ("LANGUAGE_ROWS = 2", "LANGUAGE_ROWS = 3", ("language", "onion")),
     ],
 )
 def test_edited_maker_changes_its_stage_and_what_follows(package, old, new, changed):
-    before = keys(RunConfig())
+    before = keys(BASE)
     file = package / "makers.py"
     source = file.read_text()
     assert source.count(old) >= 1
     file.write_text(source.replace(old, new))
     forget()
-    assert changed_stages(before, keys(RunConfig())) == changed
+    assert changed_stages(before, keys(BASE)) == set(changed)
 
 
 def test_generated_text_and_tiny_bert_count_only_where_they_are_used(package, tmp_path):
     (tmp_path / "rows.csv").write_text("text,label\na,0\nb,1\n")
     write_json(tmp_path / "model" / "config.json", {})
-    tiny = RunConfig()
-    other = RunConfig(
+    tiny, chain = BASE, set(CHAIN)
+    other = replace(
+        BASE,
         data=replace(tiny.data, name=str(tmp_path / "rows.csv")),
         victim=replace(tiny.victim, model=str(tmp_path / "model")),
     )
-    for module, expected in (("toy", list(ORDER)), ("tiny", list(ORDER[1:]))):
+    for module, expected in (("toy", chain), ("tiny", set(CHAIN[1:]))):
         before = keys(tiny), keys(other)
-        file = package / f"{module}.py"
-        file.write_text(file.read_text() + "\nEDITED = True\n")
-        forget()
-        assert changed_stages(before[0], keys(tiny)) == expected
-        assert changed_stages(before[1], keys(other)) == []
+        edit(package / f"{module}.py")
+        assert changed_stages(before[0], keys(tiny)) & chain == expected
+        assert changed_stages(before[1], keys(other)) & chain == set()
 
 
 @pytest.mark.parametrize("module", ["errors", "hub", "records", "store", "config", "cli", "stages"])
 def test_module_that_changes_no_value_changes_no_key(package, module):
-    before = keys(RunConfig())
+    before = keys(BASE)
     file = package / f"{module}.py"
     file.write_text(file.read_text() + "\nEDITED = True\n")
     forget()
-    assert keys(RunConfig()) == before
+    assert keys(BASE) == before
 
 
 def test_import_closure_follows_imports_of_imports():
@@ -276,7 +329,7 @@ def test_import_closure_follows_imports_of_imports():
 
 
 def test_folder_names_the_cell_and_the_key(tmp_path):
-    run = Run(RunConfig(seed=3), tmp_path)
+    run = Run(replace(BASE, seed=3), tmp_path)
     folder = run.folder("dmm")
     assert folder == tmp_path / "runs" / "dmm" / f"toy-sentiment-badwords-s3-{run.key('dmm')}"
 
@@ -320,7 +373,7 @@ def test_publish_replaces_what_was_there(tmp_path):
 @pytest.fixture
 def finished(tmp_path):
     """A run whose DMM stage is done."""
-    run = Run(RunConfig(), tmp_path)
+    run = Run(BASE, tmp_path)
     with publish(run.folder("dmm")) as folder:
         (folder / "model").mkdir()
         (folder / "model" / "weights").write_bytes(b"0123456789")
@@ -336,7 +389,7 @@ def test_files_are_listed_with_their_sizes(finished):
 def test_finished_stage_has_a_record(finished):
     assert finished.record("dmm")["asr"] == 1.0
     assert finished.record("akd") is None
-    assert replace(finished, config=RunConfig(seed=1)).record("dmm") is None
+    assert replace(finished, config=replace(BASE, seed=1)).record("dmm") is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "missing", "folder"])

@@ -3,7 +3,15 @@
 import pandas as pd
 import pytest
 
-from bedkd.tables import describe_source, detection_table, save_table, table1
+from bedkd.tables import (
+    costs,
+    describe_source,
+    detection_table,
+    save_table,
+    table1,
+    table2,
+    table3,
+)
 
 PAPER = {  # Table 1, SST2, columns "No Defense" and "Ours"
     "none": (None, 91.97, None, 91.06),
@@ -84,3 +92,86 @@ def test_files(records, tmp_path):
         "–",
         "91.06",
     ]
+
+
+ABLATION = {  # Table 2, BadWords and SynBkd: ASR, CACC
+    "finetune": ((63.06, 88.65), (66.22, 89.22)),
+    "finetune_dmm": ((19.60, 88.30), (22.97, 87.84)),
+    "kd": ((100.00, 91.74), (94.60, 91.97)),
+    "kd_dmm": ((20.50, 91.86), (40.54, 91.17)),
+}
+
+
+@pytest.fixture
+def ablations(records):
+    rows = [
+        {
+            "dataset": "sst2",
+            "attack": attack,
+            "defence": part,
+            "seed": seed,
+            "asr": asr + shift,
+            "cacc": cacc,
+            "seconds": 10.0 * (seed + 1),
+            "seconds_inference": 1.0,
+            "peak_memory_mb": 100.0 * (seed + 1),
+        }
+        for part, cells in ABLATION.items()
+        for attack, (asr, cacc) in zip(("badwords", "synbkd"), cells, strict=True)
+        for seed, shift in ((0, -1.0), (1, 1.0))
+    ]
+    return pd.concat([records, pd.DataFrame(rows)], ignore_index=True)
+
+
+def test_ablations_in_the_papers_order(ablations):
+    table = table2(ablations.sample(frac=1, random_state=0))
+    assert list(table.index) == [
+        ("sst2", name) for name in ("FT", "FT+DMM", "KD", "KD+DMM", "DMM+AKD")
+    ]
+    assert list(table.columns.get_level_values(0).unique()) == ["BadWords", "AddSent", "SynBkd"]
+    assert table.loc[("sst2", "KD+DMM"), ("SynBkd", "ASR")] == pytest.approx(40.54)
+    assert table.loc[("sst2", "DMM+AKD"), ("SynBkd", "CACC")] == 90.48
+
+
+def test_ablations_of_data_sets_that_have_none_are_left_out(ablations):
+    other = ablations[ablations.defence == "bedkd"].assign(dataset="olid")
+    table = table2(pd.concat([ablations, other]))
+    assert set(table.index.get_level_values("Dataset")) == {"sst2"}
+
+
+def test_rivals_stand_between_no_defence_and_ours(ablations):
+    table = table1(ablations)
+    assert list(table.columns.get_level_values(0).unique()) == [
+        *("No defence", "Fine-tuning", "BeDKD")
+    ]
+    assert table.loc[("sst2", "BadWords"), ("Fine-tuning", "ASR")] == pytest.approx(63.06)
+
+
+def test_losses():
+    rows = [
+        {
+            "dataset": "sst2",
+            "attack": "badwords",
+            "seed": seed,
+            "loss": loss,
+            "far_test": far,
+            "frr_test": 4.0 + 2 * seed,
+            "far_train": 1.0,
+            "frr_train": 2.0,
+        }
+        for loss, far in (("hard", 76.13), ("hard + soft", 0.0))
+        for seed in (0, 1)
+    ]
+    table = table3(pd.DataFrame(rows))
+    assert list(table.index) == [
+        ("sst2", "BadWords", "L_hard"),
+        ("sst2", "BadWords", "L_hard + L_soft"),
+    ]
+    assert table.loc[("sst2", "BadWords", "L_hard"), "FAR"] == 76.13
+    assert table.loc[("sst2", "BadWords", "L_hard"), "FRR"] == 5.0
+
+
+def test_costs(ablations):
+    table = costs(ablations)
+    row = table.loc[("sst2", "KD")]
+    assert row["Seconds"] == 15.0 and row["Peak memory (MiB)"] == 200.0

@@ -11,7 +11,8 @@ import pytest
 from bedkd.errors import BedkdError
 from bedkd.profiles import load_profile
 from bedkd.records import read_record, stable_part
-from bedkd.workflow import CHAIN, hold_lock, make_plan
+from bedkd.store import CHAIN
+from bedkd.workflow import hold_lock, make_plan
 
 PROFILE = """
 extends: quick

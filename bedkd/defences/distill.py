@@ -1,0 +1,53 @@
+"""KD: distil the victim into its copy on D_c^few (Table 2), and KD+DMM."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from bedkd.config import AKDConfig
+from bedkd.data import draw_clean_few
+from bedkd.defences.finetune import make_phase
+from bedkd.defences.interface import Defended, EquippedView
+from bedkd.distillation import distillation_phase
+from bedkd.losses import distillation_loss
+from bedkd.training import WatchFunction, train
+
+
+def defend(
+    view: EquippedView, config: AKDConfig, *, seed: int, watch: WatchFunction | None = None
+) -> Defended:
+    """AKD's trust pass alone (Eq. 5): AKD with n_p = 0.
+
+    With `poison_few` it is KD+DMM: a pass of negated cross-entropy on the rows found follows each
+    trust pass, as in FT+DMM. The paper does not say what its KD+DMM does with them; what AKD adds
+    is the teacher's part of the punishment (Eq. 6).
+
+    Raises:
+        DivergenceError: a loss is not finite.
+        BlindnessError: a table carries more than text and label.
+    """
+    few = draw_clean_few(view.clean_pool, config.n_clean_per_class)
+    combine = partial(distillation_loss, weight=config.lambda_)
+    labels = few.label.to_numpy()
+    phases = [distillation_phase("trust", view.victim, few, labels, config, combine)]
+    student = view.victim.copy()
+    found = view.poison_few
+    if found is not None and len(found):
+        phases.append(make_phase("punish", student, found[["text", "label"]], -1.0))
+    history = train(
+        student.model,
+        phases,
+        epochs=config.cycles,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        optimizer=config.optimizer,
+        compute=student.compute,
+        seed=seed,
+        is_reshuffled=config.is_reshuffled,
+        watch=watch,
+        title="KD",
+        unit="cycle",
+    )
+    facts = {"n_clean": len(few), "n_poison": 0 if found is None else len(found)}
+    return Defended(student.predict, facts, history, student)

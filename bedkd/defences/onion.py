@@ -1,0 +1,133 @@
+"""ONION (Qi et al., 2021a): a word that makes a text much less likely is taken out of it.
+
+The victim stays as it is, its input is cleaned: word i goes if f_i > t, where f_i is what the
+word adds to the text's perplexity (`language.leave_one_out`). The authors' code sweeps t from 1
+to 100, a scale made for GPT-2; here the candidates are percentiles of the scores of D_c^few, which
+suit any language model, and the victim's accuracy on D_c^few chooses among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from bedkd.data import draw_clean_few
+from bedkd.defences.config import OnionConfig
+from bedkd.defences.interface import Defended, EquippedView
+from bedkd.errors import BedkdError
+from bedkd.language import leave_one_out
+from bedkd.metrics import percent
+from bedkd.models import Classifier
+
+ROUNDING = 1e-9  # of percentages: a drop of just `max_accuracy_drop` points is allowed
+
+
+def defend(view: EquippedView, config: OnionConfig, *, seed: int) -> Defended:
+    """Choose the threshold on D_c^few; the result cleans each text and asks the victim.
+
+    Nothing is drawn, so `seed` changes nothing.
+
+    Raises:
+        BedkdError: the view has no language model, or too few clean rows.
+    """
+    lm = view.language
+    if lm is None:
+        raise BedkdError("ONION needs a language model: set `language` of the view")
+    clean_few = draw_clean_few(view.clean_pool, config.n_clean_per_class)
+    scores = leave_one_out(lm, list(clean_few.text))
+    curve = sweep_thresholds(view.victim, clean_few, scores)
+    untouched, chosen = choose_threshold(curve, config.max_accuracy_drop)
+
+    def predict(texts: Sequence[str]) -> np.ndarray:
+        texts = list(texts)
+        cleaned = clean_texts(texts, leave_one_out(lm, texts), chosen["threshold"])
+        return view.victim.predict(cleaned)
+
+    facts = {
+        "n_clean": len(clean_few),
+        "threshold": chosen["threshold"],
+        "percentile": chosen["percentile"],
+        "deleted_share": chosen["deleted_share"],
+        "clean_accuracy": chosen["accuracy"],
+        "victim_clean_accuracy": untouched["accuracy"],
+    }
+    return Defended(predict, facts)
+
+
+def sweep_thresholds(
+    victim: Classifier, rows: pd.DataFrame, scores: Sequence[np.ndarray]
+) -> Iterator[dict]:
+    """From the threshold that deletes nothing down to the lowest score, one at a time.
+
+    Yields percentile and threshold, the victim's accuracy on the cleaned rows and the share of
+    their words that were deleted (both in percent).
+    """
+    texts, labels = list(rows.text), rows.label.to_numpy()
+    ask = ask_once(victim)
+    pooled = np.concatenate(scores)
+    for percentile in range(100, -1, -1):
+        threshold = float(np.percentile(pooled, percentile))
+        predicted = ask(clean_texts(texts, scores, threshold))
+        is_deleted = np.concatenate([~kept_words(row, threshold) for row in scores])
+        yield {
+            "percentile": percentile,
+            "threshold": threshold,
+            "accuracy": percent(predicted == labels),
+            "deleted_share": percent(is_deleted),
+        }
+
+
+def choose_threshold(curve: Iterator[dict], max_drop: float) -> tuple[dict, dict]:
+    """The curve's first point and the last one before accuracy falls by over `max_drop` points.
+
+    What lies below the first violation is not looked at, nor computed.
+    """
+    first = chosen = next(curve)
+    for point in curve:
+        if first["accuracy"] - point["accuracy"] > max_drop + ROUNDING:
+            break
+        chosen = point
+    return first, chosen
+
+
+def ask_once(victim: Classifier) -> Callable[[Sequence[str]], np.ndarray]:
+    """Texts in, predicted classes [N] out; a text that was asked before is not predicted again."""
+    known: dict[str, int] = {}
+
+    def ask(texts: Sequence[str]) -> np.ndarray:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, victim.predict(new).argmax(axis=1).tolist(), strict=True))
+        return np.array([known[text] for text in texts], dtype=np.int64)
+
+    return ask
+
+
+def clean_texts(texts: Sequence[str], scores: Sequence[np.ndarray], threshold: float) -> list[str]:
+    """The texts without the words that score above `threshold`; scores [n_words] of each text.
+
+    A text that loses no word stays as it is, spaces included. No text loses all of its words: the
+    one with the lowest score stays.
+    """
+    cleaned = []
+    for text, row in zip(texts, scores, strict=True):
+        is_kept = kept_words(row, threshold)
+        words = [word for word, keep in zip(text.split(), is_kept, strict=True) if keep]
+        cleaned.append(text if is_kept.all() else " ".join(words))
+    return cleaned
+
+
+def removed_words(text: str, scores: np.ndarray, threshold: float) -> list[str]:
+    """The words that `clean_texts` takes out of a text, in their order."""
+    is_kept = kept_words(scores, threshold)
+    return [word for word, keep in zip(text.split(), is_kept, strict=True) if not keep]
+
+
+def kept_words(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Which words of a text stay, [n_words]."""
+    is_kept = ~(np.asarray(scores) > threshold)
+    if len(is_kept) and not is_kept.any():
+        is_kept[np.argmin(scores)] = True
+    return is_kept

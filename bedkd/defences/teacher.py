@@ -1,0 +1,206 @@
+"""W2SDefense's teacher: fully fine-tuned on clean proxy rows, once for all attacks."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from bedkd import hub
+from bedkd.batching import Encoded, collate, evaluation_batches
+from bedkd.config import VictimConfig
+from bedkd.data import check_blind
+from bedkd.defences.config import TeacherConfig
+from bedkd.devices import Compute
+from bedkd.errors import BedkdError
+from bedkd.losses import hard_loss
+from bedkd.models import Classifier, new_classifier, quiet
+from bedkd.records import write_json
+from bedkd.tiny import build_tiny_bert
+from bedkd.training import Phase, WatchFunction, train
+
+WARMUP_SHARE = 0.06  # of the teacher's steps, as in the authors' code; the student has none
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """logits [B, C]; feature [B, h_s], what the student's [CLS] state is aligned with."""
+
+    logits: Tensor
+    feature: Tensor
+
+
+class TeacherModel(nn.Module):
+    """Encoder, its last [CLS] state -> Linear(h_t, h_s) -> ReLU (the feature) -> Linear(h_s, C).
+
+    h_s is the student's hidden size, so that the two can be compared whatever the encoder's is.
+    """
+
+    def __init__(self, encoder: nn.Module, width: int):
+        super().__init__()
+        self.encoder = encoder
+        self.config = encoder.config
+        self.projection = nn.Linear(encoder.config.hidden_size, width)
+        self.head = nn.Linear(width, encoder.config.num_labels)
+
+    def forward(self, input_ids, attention_mask, output_hidden_states=False) -> TeacherOutput:
+        """input_ids, attention_mask [B, L]; the third is there for `training.train` alone."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+        feature = F.relu(self.projection(hidden[:, 0]))
+        return TeacherOutput(self.head(feature), feature)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, table: nn.Module) -> None:
+        self.encoder.set_input_embeddings(table)
+
+
+def new_teacher(
+    config: TeacherConfig,
+    texts: Sequence[str],
+    label_names: tuple[str, ...],
+    width: int,
+    compute: Compute,
+    seed: int,
+) -> Classifier:
+    """Pretrained encoder, or the tiny BERT with a tokenizer made from `texts`; fresh top layers."""
+    victim = VictimConfig(model=config.model, max_length=config.max_length)
+    plain = new_classifier(victim, texts, label_names, compute, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = TeacherModel(plain.model.base_model, width)
+    return replace(plain, model=model.to(compute.device))
+
+
+def train_teacher(
+    proxy: pd.DataFrame,
+    label_names: tuple[str, ...],
+    student_width: int,
+    config: TeacherConfig,
+    *,
+    compute: Compute,
+    seed: int,
+    texts_for_tokenizer: Sequence[str] | None = None,
+    watch: WatchFunction | None = None,
+) -> tuple[Classifier, list[dict]]:
+    """The teacher and its history: full fine-tuning with cross-entropy on clean rows text, label.
+
+    `student_width` is the victim's hidden size, `texts_for_tokenizer` what a tiny BERT learns its
+    vocabulary from (the proxy's texts). The authors keep the best epoch on clean development rows;
+    this is the last one, which needs no such rows.
+
+    Raises:
+        BedkdError: the model cannot be found, or a label is none of `label_names`.
+        DivergenceError: a loss is not finite.
+    """
+    check_proxy(proxy, len(label_names))
+    texts = proxy.text if texts_for_tokenizer is None else texts_for_tokenizer
+    teacher = new_teacher(config, list(texts), tuple(label_names), student_width, compute, seed)
+    labels = torch.tensor(proxy.label.to_numpy())
+    target = labels.to(compute.device)
+
+    def loss(batch: dict, index: Tensor, output) -> Tensor:
+        return hard_loss(output.logits, target[index.to(target.device)])
+
+    history = train(
+        teacher.model,
+        [Phase("train", teacher.encode(proxy.text), labels, loss)],
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        compute=compute,
+        seed=seed,
+        schedule="linear",
+        warmup_share=WARMUP_SHARE,
+        watch=watch,
+        title="teacher",
+    )
+    return teacher, history
+
+
+def check_proxy(proxy: pd.DataFrame, n_classes: int) -> None:
+    """Raises BedkdError if the rows are no clean rows of the victim's classes."""
+    check_blind(proxy)
+    if len(proxy) == 0:
+        raise BedkdError("the proxy has no rows")
+    if proxy.label.min() < 0 or proxy.label.max() >= n_classes:
+        raise BedkdError(
+            f"the proxy's labels run from {proxy.label.min()} to {proxy.label.max()}, but the "
+            f"victim has {n_classes} classes, counted from 0"
+        )
+
+
+def save_teacher(teacher: Classifier, folder: Path) -> None:
+    """Weights as safetensors, the encoder's configuration, the tokenizer, and meta.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = teacher.model
+    with quiet():
+        model.config.save_pretrained(folder)
+        teacher.tokenizer.save_pretrained(folder)
+    save_model(model, str(folder / "model.safetensors"))
+    meta = {"max_length": teacher.max_length, "label_names": list(teacher.label_names)}
+    write_json(folder / "meta.json", meta | {"width": model.projection.out_features})
+
+
+def load_teacher(folder: Path, compute: Compute) -> Classifier:
+    """What `save_teacher` left.
+
+    Raises:
+        BedkdError: files are missing or cannot be read.
+    """
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        with quiet(), torch.random.fork_rng():  # the weights drawn here are replaced
+            config = AutoConfig.from_pretrained(folder)
+            plain = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+            model = TeacherModel(plain.base_model, int(meta["width"]))
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        load_model(model, str(folder / "model.safetensors"))
+        names, max_length = tuple(meta["label_names"]), int(meta["max_length"])
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise BedkdError(f"cannot load the teacher in {folder}: {error}") from error
+    model.encoder.set_attn_implementation(compute.attention)
+    return Classifier(model.to(compute.device).eval(), tokenizer, max_length, names, compute)
+
+
+@torch.no_grad()
+def ask_teacher(teacher: Classifier, encoded: Encoded) -> TeacherOutput:
+    """logits [N, C] and features [N, h_s] in row order, in eval mode; asked once for all epochs."""
+    model, compute = teacher.model.eval(), teacher.compute
+    n_classes, width = model.config.num_labels, model.projection.out_features
+    logits = torch.zeros(len(encoded), n_classes, device=compute.device)
+    feature = torch.zeros(len(encoded), width, device=compute.device)
+    for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
+        with compute.autocast():
+            output = model(**collate(encoded, index, compute.device))
+        rows = torch.tensor(index, device=compute.device)
+        logits[rows], feature[rows] = output.logits.float(), output.feature.float()
+    return TeacherOutput(logits, feature)
+
+
+def hidden_size(model: str) -> int:
+    """Width of the last hidden state of a model by name: what a teacher for it must project to.
+
+    Raises:
+        BedkdError: it is nowhere, or does not say.
+    """
+    if model == hub.TINY:
+        return inspect.signature(build_tiny_bert).parameters["hidden_size"].default
+    location = hub.locate(model, "model")
+    pinned = {"revision": location.revision} if location.origin in ("hub", "cache") else {}
+    try:
+        return int(AutoConfig.from_pretrained(location.path, **pinned).hidden_size)
+    except (OSError, ValueError, AttributeError) as error:
+        raise BedkdError(f"model {model!r} does not say its hidden size: {error}") from error

@@ -1,0 +1,161 @@
+"""TextGuard (Pei et al., NDSS 2024): spread the words over m groups, train one model on each, vote.
+
+A trigger word changes only the texts of its own group, so it wins over one vote of m.
+
+`certified`: every word is in one group, for training and for testing, so a trigger of k words owns
+k votes at most. `empirical`: the authors' two changes, which give up the certificate for accuracy:
+models see test texts whole, and only potential trigger words are kept to one group.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bedkd.data import check_blind
+from bedkd.defences.certificate import vote_shares
+from bedkd.defences.config import TextGuardConfig
+from bedkd.defences.interface import Defended, EquippedView
+from bedkd.defences.trigger_words import find_trigger_words
+from bedkd.defences.word_groups import split_rows, split_text, split_words
+from bedkd.errors import BedkdError
+from bedkd.metrics import percent
+from bedkd.models import Classifier
+from bedkd.training import Phase, predict_probabilities, train
+
+WARMUP_SHARE, MAX_GRAD_NORM = 0.1, 1.0  # the authors' values
+
+
+def defend(view: EquippedView, config: TextGuardConfig, *, seed: int) -> Defended:
+    """Train the m models on D*; `predict` gives the share of their votes for each class.
+
+    Model j starts from `view.fresh(seed + j)`; of its epochs the one with the best accuracy on the
+    clean rows is kept, as the authors do. Unlike theirs, weight decay is on biases and norms too.
+
+    Raises:
+        BedkdError: no `view.fresh`, no clean rows, or D* has too few words for so many groups.
+    """
+    check_blind(view.train)
+    check_view(view, config)
+    facts = {"mode": config.mode, "n_groups": config.n_groups, "epochs": config.epochs}
+    dictionary = None
+    if config.mode == "empirical":
+        dictionary = find_trigger_words(view.victim, view.train.text, config)
+        facts["dictionary_size"] = len(dictionary)
+    parts = split_rows(view.train, config.n_groups, dictionary)
+    facts["mean_group_rows"] = float(np.mean([len(part) for part in parts]))
+    models, history = train_models(view, parts, config, seed)
+
+    def predict(texts: Sequence[str]) -> np.ndarray:
+        return vote_shares(ask_models(models, texts, config.mode))
+
+    return Defended(predict, facts, history)
+
+
+def check_view(view: EquippedView, config: TextGuardConfig) -> None:
+    if view.fresh is None:
+        raise BedkdError("TextGuard trains new models: it needs `fresh` in its view, but has None")
+    if len(view.clean_pool) == 0:
+        raise BedkdError("TextGuard chooses its epochs on clean rows: it needs some, but has none")
+    words = {word.lower() for text in view.train.text for word in split_words(text)}
+    if config.n_groups > len(words):
+        raise BedkdError(
+            f"textguard.n_groups is {config.n_groups}, but D* has {len(words)} distinct words; "
+            "take fewer groups than words"
+        )
+
+
+class BestEpoch:
+    """A watcher that keeps the parameters of the first epoch with the best clean accuracy."""
+
+    def __init__(self, classifier: Classifier, texts: Sequence[str], labels: Sequence[int]):
+        self.encoded, self.labels = classifier.encode(texts), np.asarray(labels)
+        self.compute, self.accuracy, self.state = classifier.compute, -1.0, {}
+
+    def __call__(self, row: dict, model) -> dict:
+        if row["epoch"] == 0:  # untrained
+            return {}
+        probabilities = predict_probabilities(model, self.encoded, self.compute)
+        accuracy = percent(probabilities.argmax(axis=1) == self.labels)
+        if accuracy > self.accuracy:
+            self.accuracy, self.state = accuracy, copy.deepcopy(model.state_dict())
+        return {"clean_accuracy": accuracy}
+
+
+def train_models(
+    view: EquippedView, parts: Sequence[pd.DataFrame], config: TextGuardConfig, seed: int
+) -> tuple[list[Classifier], list[dict]]:
+    """One model a group, and what their epochs were like, with `group` in each dict."""
+    models, history = [], []
+    mask = view.victim.tokenizer.mask_token
+    clean = prepare_texts(view.clean_pool.text, config.n_groups, config.mode, mask)
+    for group, rows in enumerate(parts):
+        model = view.fresh(seed + group)
+        watch = BestEpoch(model, clean[group], view.clean_pool.label)
+        epochs = train_model(model, rows, config, seed + group, watch)
+        model.model.load_state_dict(watch.state)
+        models.append(model)
+        history += [{"group": group, **row} for row in epochs]
+    return models, history
+
+
+def train_model(
+    classifier: Classifier,
+    rows: pd.DataFrame,
+    config: TextGuardConfig,
+    seed: int,
+    watch: BestEpoch | None = None,
+) -> list[dict]:
+    """Cross-entropy on one group's rows, in place. A class that they lack, the model never learns.
+
+    Returns the history, from epoch 1.
+    """
+    labels = torch.tensor(rows.label.to_numpy())
+    target = labels.to(classifier.compute.device)
+
+    def loss(batch, index, output):
+        return torch.nn.functional.cross_entropy(output.logits.float(), target[index])
+
+    history = train(
+        classifier.model,
+        [Phase("train", classifier.encode(rows.text), labels, loss)],
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        compute=classifier.compute,
+        seed=seed,
+        schedule="linear",
+        warmup_share=WARMUP_SHARE,
+        max_grad_norm=MAX_GRAD_NORM,
+        watch=watch,
+        title="textguard",
+    )
+    return [row for row in history if row["epoch"] > 0]
+
+
+def prepare_texts(
+    texts: Iterable[str], n_groups: int, mode: str, mask: str | None
+) -> list[list[str]]:
+    """What each of the m models is shown of N texts at test time: m lists of N.
+
+    `empirical`: the texts as they are. `certified`: its group's words; where there are none, the
+    mask token as the authors do, or without one an empty text: each model always votes.
+    """
+    texts = list(texts)
+    if mode == "empirical":
+        return [texts] * n_groups
+    parts = [split_text(text, n_groups) for text in texts]
+    return [[part[group] or mask or "" for part in parts] for group in range(n_groups)]
+
+
+def ask_models(models: Sequence[Classifier], texts: Sequence[str], mode: str) -> np.ndarray:
+    """Votes int [N, C]: how many of the m models take each class."""
+    parts = prepare_texts(texts, len(models), mode, models[0].tokenizer.mask_token)
+    answers = [model.predict(part) for model, part in zip(models, parts, strict=True)]
+    classes = np.arange(len(models[0].label_names))
+    return sum((answer.argmax(axis=1)[:, None] == classes).astype(int) for answer in answers)

@@ -1,0 +1,183 @@
+"""W2SDefense (Zhao et al., 2024b): the victim unlearns the backdoor, guided by a clean teacher.
+
+A teacher is fully fine-tuned on clean proxy rows, once for all attacks (`train_teacher`). The
+victim then learns from teacher and labels on the same rows, through LoRA (`defend`). Nothing here
+sees D*.
+
+What BeDKD's paper leaves open is chosen here and said where it is: the proxy's classes, LoRA's rank
+and layers, the weights of the loss.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from bedkd.defences.config import W2SConfig
+from bedkd.defences.interface import Defended, EquippedView
+from bedkd.defences.teacher import TeacherOutput, ask_teacher, check_proxy
+from bedkd.errors import BedkdError
+from bedkd.losses import hard_loss, soft_label_loss
+from bedkd.metrics import cacc
+from bedkd.models import Classifier
+from bedkd.training import Phase, WatchFunction, train
+
+
+def defend(
+    view: EquippedView, config: W2SConfig, *, seed: int, watch: WatchFunction | None = None
+) -> Defended:
+    """The victim, fine-tuned through LoRA on the proxy under the teacher's guidance, merged again.
+
+    AdamW with a linear decay and no warm-up. The last epoch counts; the authors keep the best one
+    on clean development rows.
+
+    Raises:
+        BedkdError: no teacher or proxy, or one that does not fit the victim.
+        DivergenceError: a loss is not finite.
+    """
+    teacher = check_teacher(view)
+    outputs = ask_teacher(teacher, teacher.encode(view.proxy.text))
+    student = add_lora(view.victim, config, seed)
+    history = train(
+        student.model,
+        [unlearning_phase(student, view.proxy, outputs, config)],
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        compute=student.compute,
+        seed=seed,
+        schedule="linear",
+        watch=watch,
+        title="w2s",
+    )
+    facts = {"rank": config.rank, "n_proxy": len(view.proxy), "n_trainable": n_trainable(student)}
+    facts["teacher_accuracy"] = teacher_accuracy(teacher, view.clean_pool)
+    model = merge_lora(student)
+    return Defended(model.predict, facts, history, model)
+
+
+def check_teacher(view: EquippedView) -> Classifier:
+    """The view's teacher, if it and the proxy are there and fit the victim.
+
+    Raises:
+        BedkdError: they are not, or do not.
+    """
+    if view.teacher is None or view.proxy is None:
+        missing = "teacher" if view.teacher is None else "proxy"
+        raise BedkdError(f"W2SDefense needs a {missing}, and the view has none; see train_teacher")
+    config, model = view.victim.model.config, view.teacher.model
+    check_proxy(view.proxy, config.num_labels)
+    found = (model.config.num_labels, model.projection.out_features)
+    if found != (config.num_labels, config.hidden_size):
+        raise BedkdError(
+            f"the teacher has {found[0]} classes and a feature of {found[1]} numbers, but the "
+            f"victim has {config.num_labels} and {config.hidden_size}; train one for this victim"
+        )
+    return view.teacher
+
+
+def alignment_loss(feature: Tensor, teacher_feature: Tensor) -> Tensor:
+    """Mean over samples of the squared distance ||f_t - h_s||². Both [B, h_s].
+
+    Each sample against the teacher's feature of the same sample, as the paper means it. The
+    authors' code takes the feature of a batch's last sample for all samples and all tokens.
+    """
+    return (feature.float() - teacher_feature.float()).square().sum(dim=-1).mean()
+
+
+def w2s_loss(
+    logits: Tensor,
+    feature: Tensor,
+    labels: Tensor,
+    teacher: TeacherOutput,
+    config: W2SConfig,
+) -> Tensor:
+    """a·CE + b·T²·KL(teacher ‖ student) + c·alignment, means over the batch.
+
+    logits [B, C], feature [B, h_s], labels [B] (int64). The authors set (a, b, c) to (5, 0.001,
+    0.001) against word triggers, (3, 0.01, 0.001) against sentences, (1, 0.035, 0.002) against
+    syntax. A defender does not know the attack, so `config` has one set for all.
+    """
+    kl = soft_label_loss(logits, teacher.logits, config.temperature, "kl")
+    return (
+        config.ce_weight * hard_loss(logits, labels)
+        + config.kl_weight * config.temperature**2 * kl
+        + config.feature_weight * alignment_loss(feature, teacher.feature)
+    )
+
+
+def add_lora(victim: Classifier, config: W2SConfig, seed: int) -> Classifier:
+    """A copy of the victim that trains LoRA on all linear layers of the encoder, and the head.
+
+    Nothing else has a gradient, and the outputs are still the victim's: LoRA's B starts at 0, and
+    the head is a copy of the victim's. The authors adapt a LLaMA's query and value layers.
+    """
+    import peft
+
+    student = victim.copy()
+    linear, heads = split_layers(student.model)
+    lora = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=linear,
+        modules_to_save=heads,  # copied as they are, and trained whole
+    )
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks for what transformers renamed
+        torch.manual_seed(seed)  # LoRA's A
+        model = peft.get_peft_model(student.model, lora)
+    return replace(student, model=model.eval())
+
+
+def split_layers(model: nn.Module) -> tuple[list[str], list[str]]:
+    """Names of the encoder's linear layers, and of the modules on top of it that have weights.
+
+    peft's own `all-linear` knows a head by its name, and fails where there are two (DistilBERT).
+    """
+    encoder = model.base_model_prefix
+    inside = getattr(model, encoder).named_modules(prefix=encoder)
+    linear = [name for name, module in inside if isinstance(module, nn.Linear)]
+    on_top = [(name, module) for name, module in model.named_children() if name != encoder]
+    return linear, [name for name, module in on_top if any(True for _ in module.parameters())]
+
+
+def n_trainable(classifier: Classifier) -> int:
+    """Parameters that training changes."""
+    return sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
+
+
+def unlearning_phase(
+    student: Classifier, proxy: pd.DataFrame, outputs: TeacherOutput, config: W2SConfig
+) -> Phase:
+    """A pass over the proxy with `w2s_loss`; `outputs` are the teacher's on the same rows."""
+    labels = torch.tensor(proxy.label.to_numpy())
+    target = labels.to(student.compute.device)
+
+    def loss(batch: dict, index: Tensor, output) -> Tensor:
+        index = index.to(target.device)
+        teacher = TeacherOutput(outputs.logits[index], outputs.feature[index])
+        feature = output.hidden_states[-1][:, 0]  # [CLS]
+        return w2s_loss(output.logits, feature, target[index], teacher, config)
+
+    return Phase("unlearn", student.encode(proxy.text), labels, loss)
+
+
+def merge_lora(student: Classifier) -> Classifier:
+    """LoRA added into the weights: an ordinary classifier, all of it trainable again."""
+    model = student.model.merge_and_unload()
+    model.requires_grad_(True)
+    return replace(student, model=model.eval())
+
+
+def teacher_accuracy(teacher: Classifier, clean: pd.DataFrame) -> float | None:
+    """Percent of the defender's clean rows: how well the proxy's task carries over. None: no rows.
+
+    For the record only; nothing is chosen by it.
+    """
+    return cacc(teacher.predict(clean.text), clean.label) if len(clean) else None

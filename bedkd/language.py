@@ -1,0 +1,465 @@
+"""Causal language models: perplexity, and what each word adds to it (ONION's score).
+
+A text is its words (split at white space), a word is its own pieces, written as after a space; so
+a text without a word is the same pieces without that word's. The special tokens that a tokenizer
+puts around a text stay: those in front are context and are not scored, those behind are. That is
+how the word-piece perplexities of such models are counted: `bedkd/minilm-causal-lm` has 127 on
+SST-2 by its own documentation, and measured here 131 (500 rows of the validation split), but 153
+without the final [SEP] and 168 without [CLS] too. GPT-2 has no special tokens, and its first
+token is not scored. All is computed in float32: the scores are small differences.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertLMHeadModel
+
+from bedkd import hub
+from bedkd.batching import Encoded, collate, evaluation_batches, training_batches
+from bedkd.defences.config import LanguageConfig
+from bedkd.devices import Compute
+from bedkd.errors import BedkdError
+from bedkd.models import quiet
+from bedkd.records import write_json
+from bedkd.tiny import build_tiny_bert
+from bedkd.training import Stepper, build_optimizer
+
+PACK_TOKENS = 512  # in one pack; attention costs the square of it
+VOCABULARY_BLOCK = 2048  # logits of so many words at a time: they stay in a CPU's cache
+TEXTS_AT_ONCE = 256  # bounds the memory that packs take
+TINY_BATCH_SIZE = 32
+TOLERANCE = 1e-3  # between packed and plain perplexities, relative
+PROBE = " ".join(f"{word} film is as good as the {word}" for word in "abc")
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal model with all that it takes to score a text; in eval mode, float32."""
+
+    model: torch.nn.Module
+    tokenizer: object
+    max_length: int  # tokens of a text, special tokens included; the rest is not read
+    compute: Compute
+    is_packed: bool = False  # the model takes several variants of a text in one sequence
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """One text as token ids, and where each of its words is: `ids[start:end]`.
+
+    Words beyond the cut at `max_length` have no span.
+    """
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+    n_words: int
+
+
+def load_language_model(name: str, max_length: int, compute: Compute) -> LanguageModel:
+    """Any causal language model, by hub id or folder.
+
+    Raises:
+        BedkdError: it cannot be found or loaded, lacks weights, or is not causal.
+    """
+    location = hub.locate(name, "model")
+    pinned = {"revision": location.revision} if location.origin in ("hub", "cache") else {}
+    return _read(name, location.path, max_length, compute, **pinned)
+
+
+def _read(name: str, path, max_length: int, compute: Compute, **pinned) -> LanguageModel:
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(path, add_prefix_space=True, **pinned)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                **pinned,
+            )
+    except (OSError, ValueError, SafetensorError) as error:
+        cause = str(error).strip().split("\n")[0]
+        raise BedkdError(f"cannot load {name!r} as a causal language model: {cause}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise BedkdError(f"{name!r} is no causal language model: it lacks {missing[0]}")
+    return equip(name, model, tokenizer, max_length, compute)
+
+
+def equip(name: str, model, tokenizer, max_length: int, compute: Compute) -> LanguageModel:
+    """Put a model to use: check that it is causal, find out whether it can be packed.
+
+    Raises:
+        BedkdError: it is not causal.
+    """
+    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+    model = model.float().eval().to(compute.device)
+    limit = getattr(model.config, "max_position_embeddings", None) or max_length
+    max_length = min(max_length, limit, tokenizer.model_max_length)
+    lm = LanguageModel(model, tokenizer, max_length, compute)
+    if not is_causal(lm):
+        raise BedkdError(
+            f"{name!r} is not causal: a token's score depends on later tokens, so it gives no "
+            "perplexity; name a causal language model such as gpt2"
+        )
+    return replace(lm, is_packed=can_pack(lm))
+
+
+@torch.no_grad()
+def is_causal(lm: LanguageModel) -> bool:
+    """Whether no logits but the last move with the last token. Its name proves nothing: a plain
+    BERT loads as a causal model with no more than a warning."""
+    ids = torch.arange(1, 9, device=lm.compute.device) % len(lm.tokenizer)
+    other = torch.cat([ids[:-1], ids[:1]])
+    moved = lm.model(ids[None]).logits - lm.model(other[None]).logits
+    before, last = moved[0, :-1].abs().max(), moved[0, -1].abs().max()
+    return bool(before < TOLERANCE * last)
+
+
+def can_pack(lm: LanguageModel) -> bool:
+    """Whether packed scores are the plain ones: not all models take masks and positions of ours."""
+    probe = tokenize(lm, [PROBE])
+    try:
+        packed = packed_scores(replace(lm, is_packed=True), probe)[0]
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        return False
+    plain = plain_scores(lm, probe)[0]
+    scale = max(1.0, perplexity(lm, [PROBE])[0])
+    return bool(np.abs(packed - plain).max() < TOLERANCE * scale)
+
+
+def save_language_model(lm: LanguageModel, folder: Path) -> None:
+    """Weights as safetensors, the tokenizer, and meta.json, which `read_language_model` needs."""
+    with quiet():
+        lm.model.save_pretrained(folder)
+        lm.tokenizer.save_pretrained(folder)
+    write_json(folder / "meta.json", {"max_length": lm.max_length})
+
+
+def read_language_model(folder: Path, compute: Compute) -> LanguageModel:
+    """What `save_language_model` left.
+
+    Raises:
+        BedkdError: files are missing or cannot be read.
+    """
+    try:
+        max_length = int(json.loads((folder / "meta.json").read_text())["max_length"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BedkdError(f"cannot load the language model in {folder}: {error}") from error
+    return _read(str(folder), folder, max_length, compute)
+
+
+def train_tiny_lm(
+    texts: Sequence[str], *, config: LanguageConfig, compute: Compute, seed: int
+) -> LanguageModel:
+    """A two-layer causal BERT trained on `texts` from nothing, with a tokenizer made from them.
+
+    Raises:
+        BedkdError: no texts.
+    """
+    classifier, tokenizer = build_tiny_bert(texts, 2, seed=seed)
+    shape = classifier.config
+    shape.is_decoder, shape.hidden_dropout_prob, shape.attention_probs_dropout_prob = True, 0.0, 0.0
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = BertLMHeadModel(shape).to(compute.device)
+    max_length = min(config.max_length, tokenizer.model_max_length)
+    rows = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    _fit(model, _encoded(rows, tokenizer), config, compute, seed)
+    return equip(hub.TINY_LM, model, tokenizer, max_length, compute)
+
+
+def _fit(model, encoded: Encoded, config: LanguageConfig, compute: Compute, seed: int) -> None:
+    """Cross-entropy of each next token. (`training.train` is made for classifiers.)"""
+    n_steps = config.epochs * -(-len(encoded) // TINY_BATCH_SIZE)
+    optimizer = build_optimizer(model, "adamw", config.learning_rate, 0.01)
+    stepper = Stepper(optimizer, "linear", n_steps, 0.1, 1.0)
+    generator = torch.Generator().manual_seed(seed)
+    model.train()
+    for _ in range(config.epochs):
+        for index in training_batches(encoded.lengths, TINY_BATCH_SIZE, generator):
+            batch = collate(encoded, index, compute.device)
+            nll, is_scored = token_nll(model, batch)
+            stepper.step(nll[is_scored].mean())
+
+
+def token_nll(model, batch: dict) -> tuple[Tensor, Tensor]:
+    """NLL of each token but the first, [B, L - 1], and which of them are no padding."""
+    logits = model(**batch, use_cache=False).logits[:, :-1].float()
+    targets = batch["input_ids"][:, 1:]
+    nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return nll.view(targets.shape), batch["attention_mask"][:, 1:].bool()
+
+
+def perplexity(lm: LanguageModel, texts: Sequence[str]) -> np.ndarray:
+    """exp of the mean NLL of a text's tokens, [N]; nan where there is no token to score."""
+    return sequence_perplexity(lm, [text.ids for text in tokenize(lm, texts)])
+
+
+@torch.no_grad()
+def sequence_perplexity(lm: LanguageModel, rows: Sequence[list[int]]) -> np.ndarray:
+    """The same for token ids, [N]."""
+    result = np.full(len(rows), np.nan)
+    places = [i for i, row in enumerate(rows) if len(row) > 1]
+    encoded = _encoded([rows[i] for i in places], lm.tokenizer)
+    # logits are large: a quarter of the tokens that a classifier takes at once
+    for index in evaluation_batches(encoded.lengths, lm.compute.eval_tokens // 4):
+        nll, is_scored = token_nll(lm.model, collate(encoded, index, lm.compute.device))
+        total = (nll.double() * is_scored).sum(dim=1)
+        result[[places[i] for i in index]] = (total / is_scored.sum(dim=1)).exp().cpu()
+    return result
+
+
+def _encoded(rows: Sequence[list[int]], tokenizer) -> Encoded:
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    return Encoded([torch.tensor(row) for row in rows], tokenizer.pad_token_id or 0, lengths)
+
+
+def tokenize(lm: LanguageModel, texts: Sequence[str]) -> list[Pieces]:
+    """Each distinct word is tokenized once, by itself."""
+    split = [text.split() for text in texts]
+    words = sorted({word for row in split for word in row})
+    options = {"is_split_into_words": True, "add_special_tokens": False}
+    ids = lm.tokenizer([[word] for word in words], **options)["input_ids"] if words else []
+    known = dict(zip(words, ids, strict=True))
+    before, after = special_tokens(lm.tokenizer)
+    room = lm.max_length - len(before) - len(after)
+    return [_lay_out([known[word] for word in row], before, after, room) for row in split]
+
+
+def special_tokens(tokenizer) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts in front of a text and behind it."""
+    whole = tokenizer("a")["input_ids"]
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
+
+
+def _lay_out(words: list[list[int]], before: list[int], after: list[int], room: int) -> Pieces:
+    """The words' pieces in one row, cut to `room` pieces."""
+    ids, spans = [], []
+    for word in words:
+        if len(ids) >= room:
+            break
+        start = len(before) + len(ids)
+        ids += word[: room - len(ids)]
+        spans.append((start, len(before) + len(ids)))
+    return Pieces([*before, *ids, *after], spans, len(words))
+
+
+def leave_one_out(lm: LanguageModel, texts: Sequence[str]) -> list[np.ndarray]:
+    """f_i = PPL(text) - PPL(text without word i): one array of n_words per text (ONION, eq. 1).
+
+    Scores are 0 for a word beyond the cut at `max_length`, for the only word that is read, and
+    where one of the two perplexities has no token to score.
+    """
+    pieces = tokenize(lm, texts)
+    order = np.argsort([len(text.ids) for text in pieces], kind="stable")
+    score = packed_scores if lm.is_packed else plain_scores
+    result = [np.zeros(text.n_words) for text in pieces]
+    for start in range(0, len(order), TEXTS_AT_ONCE):
+        index = [i for i in order[start : start + TEXTS_AT_ONCE] if can_compare(pieces[i])]
+        for i, scores in zip(index, score(lm, [pieces[i] for i in index]), strict=True):
+            result[i][: len(scores)] = np.nan_to_num(scores)
+    return result
+
+
+def can_compare(text: Pieces) -> bool:
+    """Whether there are two words to be read, and something to score."""
+    return len(text.spans) > 1 and len(text.ids) > 1
+
+
+def textbook_leave_one_out(lm: LanguageModel, texts: Sequence[str]) -> list[np.ndarray]:
+    """The same by the loop that one would first write: a forward pass for each word left out."""
+    result = []
+    for text in tokenize(lm, texts):
+        scores = np.zeros(text.n_words)
+        if can_compare(text):
+            whole = textbook_perplexity(lm, text.ids)
+            for i, (start, end) in enumerate(text.spans):
+                scores[i] = whole - textbook_perplexity(lm, text.ids[:start] + text.ids[end:])
+        result.append(np.nan_to_num(scores))
+    return result
+
+
+@torch.no_grad()
+def textbook_perplexity(lm: LanguageModel, ids: list[int]) -> float:
+    row = torch.tensor(ids, device=lm.compute.device)
+    if len(row) < 2:
+        return float("nan")
+    logits = lm.model(input_ids=row[None]).logits[0, :-1]
+    return float(cross_entropy(logits, row[1:]).exp())
+
+
+def plain_scores(lm: LanguageModel, texts: Sequence[Pieces]) -> list[np.ndarray]:
+    """f of the words with a span, from batches of the texts without one word each."""
+    rows = [text.ids for text in texts]
+    for text in texts:
+        rows += [text.ids[:start] + text.ids[end:] for start, end in text.spans]
+    values = sequence_perplexity(lm, rows)
+    ends = np.cumsum([len(texts), *(len(text.spans) for text in texts)])
+    parts = np.split(values, ends[:-1])[1:] if len(texts) else []
+    return [whole - part for whole, part in zip(values, parts, strict=False)]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A text and, behind it in one sequence [T], what follows some of its words.
+
+    The tokens after word i see the text up to that word and themselves, at the positions that
+    they have in the text without it. So what stands before the word is computed once for all.
+    """
+
+    ids: list[int]
+    positions: list[int]
+    segments: list[int]  # 0: the text itself; i + 1: what follows word i
+    n_seen: list[int]  # how many of the text's tokens one sees, 0 for the text's own
+    places: list[int]  # where in the sequence a token is predicted from, [S]
+    targets: list[int]  # which token that is, [S]
+    owners: list[int]  # the segment that its NLL counts for, [S]
+
+
+def build_packs(text: Pieces) -> list[Pack]:
+    """All words of a text, in packs of at most about PACK_TOKENS tokens."""
+    n = len(text.ids) - 1  # the last token is only predicted, and nothing from it
+    groups, size = [[]], n
+    for i, (start, end) in enumerate(text.spans):
+        if groups[-1] and size + n - end > PACK_TOKENS:
+            groups.append([])
+            size = start
+        groups[-1].append(i)
+        size += max(0, n - end)
+    packs = [_build_pack(text, group, group is groups[-1]) for group in groups]
+    return [pack for pack in packs if pack.ids]  # nothing need stand before and behind a word
+
+
+def _build_pack(text: Pieces, words: list[int], is_last: bool) -> Pack:
+    """The last pack has the text whole; the others only what their words' suffixes see of it."""
+    n = len(text.ids) - 1
+    n_text = n if is_last else text.spans[words[-1]][0]
+    pack = Pack(text.ids[:n_text], [*range(n_text)], [0] * n_text, [0] * n_text, [], [], [])
+    if is_last:
+        _predict(pack, range(n), text.ids[1:], 0)
+    for i in words:
+        start, end = text.spans[i]
+        rest = text.ids[end:]
+        if start and rest:
+            _predict(pack, [start - 1], rest[:1], i + 1)  # from the text's own last token
+        first = len(pack.ids)
+        pack.ids.extend(rest[:-1])
+        length = len(pack.ids) - first
+        pack.positions.extend(range(start, start + length))
+        pack.segments.extend([i + 1] * length)
+        pack.n_seen.extend([start] * length)
+        _predict(pack, range(first, first + length), rest[1:], i + 1)
+    return pack
+
+
+def _predict(pack: Pack, places: Sequence[int], targets: list[int], owner: int) -> None:
+    pack.places.extend(places)
+    pack.targets.extend(targets)
+    pack.owners.extend([owner] * len(targets))
+
+
+def packed_scores(lm: LanguageModel, texts: Sequence[Pieces]) -> list[np.ndarray]:
+    """f of the words with a span, without computing again what stands before a word."""
+    built = [build_packs(text) for text in texts]
+    packs = [pack for part in built for pack in part]
+    values: list = [None] * len(packs)
+    lengths = torch.tensor([len(pack.ids) for pack in packs], dtype=torch.int64)
+    for index in evaluation_batches(lengths, lm.compute.eval_tokens):
+        for i, nll in zip(index, pack_nll(lm, [packs[i] for i in index]), strict=True):
+            values[i] = nll
+    rest = iter(values)
+    return [
+        combine(text, part, [next(rest) for _ in part])
+        for text, part in zip(texts, built, strict=True)
+    ]
+
+
+def combine(text: Pieces, packs: Sequence[Pack], values: Sequence[np.ndarray]) -> np.ndarray:
+    """f of each word with a span, from the NLL of its text's packs."""
+    owners = np.array([owner for pack in packs for owner in pack.owners])
+    nll = np.concatenate(values)
+    own = nll[owners == 0]
+    before = np.concatenate([[0.0], np.cumsum(own)])  # [k]: of the text's first k scored tokens
+    tails = np.bincount(owners, weights=nll, minlength=len(text.spans) + 1)[1:]
+    start, end = np.array(text.spans).T
+    with np.errstate(invalid="ignore"):  # a text that nothing is left of to score: nan
+        without = (before[np.maximum(start - 1, 0)] + tails) / (len(own) - (end - start))
+        return np.exp(own.sum() / np.float64(len(own))) - np.exp(without)
+
+
+@torch.no_grad()
+def pack_nll(lm: LanguageModel, packs: Sequence[Pack]) -> list[np.ndarray]:
+    """NLL of each pack's predictions, [S] each; one forward pass."""
+    device = lm.compute.device
+    names = ("ids", "positions", "segments", "n_seen")
+    ids, positions, segments, n_seen = (_padded(packs, name, device) for name in names)
+    with headless(lm.model) as head:
+        features = lm.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=pack_mask(segments, n_seen),
+            use_cache=False,
+        ).logits
+    width = ids.shape[1]
+    places = [row * width + place for row, pack in enumerate(packs) for place in pack.places]
+    targets = torch.tensor([t for pack in packs for t in pack.targets], device=device)
+    used, at = torch.tensor(places, device=device).unique(return_inverse=True)
+    nll = head_nll(head, features.flatten(0, 1)[used], at, targets).double().cpu().numpy()
+    return np.split(nll, np.cumsum([len(pack.places) for pack in packs])[:-1])
+
+
+def _padded(packs: Sequence[Pack], name: str, device) -> Tensor:
+    """One list of each pack as a tensor [B, T]; segments are padded with -1, the others with 0."""
+    rows = [torch.tensor(getattr(pack, name)) for pack in packs]
+    value = -1 if name == "segments" else 0
+    return pad_sequence(rows, batch_first=True, padding_value=value).to(device)
+
+
+def pack_mask(segments: Tensor, n_seen: Tensor) -> Tensor:
+    """What to add to the attention scores, [B, 1, T, T]: 0 where a token may look, else -huge.
+
+    transformers hands a mask of four dimensions on as it is.
+    """
+    width = segments.shape[1]
+    place = torch.arange(width, device=segments.device)
+    is_own = (segments[:, :, None] == segments[:, None, :]) & (place[:, None] >= place)
+    may_look = is_own | (place < n_seen[:, :, None])
+    mask = torch.zeros(may_look.shape, device=segments.device)
+    return mask.masked_fill_(~may_look, torch.finfo(mask.dtype).min)[:, None]
+
+
+@contextlib.contextmanager
+def headless(model) -> Iterator[torch.nn.Linear]:
+    """Inside, the model's `logits` are what goes into its last layer, which is handed out."""
+    head = model.get_output_embeddings()
+    head.forward = lambda features: features  # hides the class's method
+    try:
+        yield head
+    finally:
+        del head.forward
+
+
+def head_nll(head: torch.nn.Linear, features: Tensor, at: Tensor, targets: Tensor) -> Tensor:
+    """-log p(targets [S] | features[at]), [S]; features [M, H], at [S].
+
+    The vocabulary goes by in blocks: the logits as a whole would be slower to write and read than
+    to compute.
+    """
+    bias = head.weight.new_zeros(len(head.weight)) if head.bias is None else head.bias
+    blocks = zip(head.weight.split(VOCABULARY_BLOCK), bias.split(VOCABULARY_BLOCK), strict=True)
+    parts = [torch.addmm(b, features, w.t()).logsumexp(dim=-1) for w, b in blocks]
+    own = (features[at] * head.weight[targets]).sum(dim=-1) + bias[targets]
+    return torch.stack(parts).logsumexp(dim=0)[at] - own
