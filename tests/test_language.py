@@ -20,12 +20,11 @@ from transformers import (
     RobertaForCausalLM,
 )
 
-from bedkd import hub, language, toy
+from bedkd import hub, language, packing, toy
 from bedkd.defences.config import LanguageConfig
 from bedkd.devices import Compute
 from bedkd.errors import BedkdError
 from bedkd.language import (
-    build_packs,
     equip,
     leave_one_out,
     load_language_model,
@@ -38,6 +37,7 @@ from bedkd.language import (
     train_tiny_lm,
 )
 from bedkd.models import quiet
+from bedkd.packing import build_packs
 from bedkd.tiny import build_tiny_bert
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -202,7 +202,7 @@ def test_scores_are_differences_of_perplexities(lm, text):
 @pytest.mark.parametrize("size", [1, 40])
 def test_a_text_in_several_packs_scores_the_same(models, monkeypatch, size):
     expected = {name: leave_one_out(models[name], TEXTS) for name in ("bert", "gpt2")}
-    monkeypatch.setattr(language, "PACK_TOKENS", size)
+    monkeypatch.setattr(packing, "PACK_TOKENS", size)
     for name, scores in expected.items():
         pieces = tokenize(models[name], TEXTS[3:4])[0]
         assert len(build_packs(pieces)) > 3
@@ -211,7 +211,7 @@ def test_a_text_in_several_packs_scores_the_same(models, monkeypatch, size):
 
 
 def test_packs_are_bounded(models, monkeypatch):
-    monkeypatch.setattr(language, "PACK_TOKENS", 64)
+    monkeypatch.setattr(packing, "PACK_TOKENS", 64)
     pieces = tokenize(models["bert"], TEXTS[3:4])[0]
     packs = build_packs(pieces)
     assert len(packs) > 1 and max(len(pack.ids) for pack in packs) <= 64 + len(pieces.ids)
@@ -245,7 +245,7 @@ def test_a_word_without_pieces_scores_nothing(models):
 
 def test_the_vocabulary_may_come_in_one_block_or_many(models, monkeypatch):
     expected = leave_one_out(models["bert"], TEXTS[3:4])[0]
-    monkeypatch.setattr(language, "VOCABULARY_BLOCK", 17)
+    monkeypatch.setattr(packing, "VOCABULARY_BLOCK", 17)
     assert close(leave_one_out(models["bert"], TEXTS[3:4])[0], expected, 1e-4)
 
 
@@ -253,7 +253,7 @@ def test_the_models_head_comes_back(models):
     lm = models["bert"]
     ids = torch.tensor([[2, 9, 10, 3]])
     before = lm.model(ids).logits
-    with pytest.raises(ZeroDivisionError), language.headless(lm.model):
+    with pytest.raises(ZeroDivisionError), packing.headless(lm.model):
         assert lm.model(ids).logits.shape == (1, 4, 32)
         raise ZeroDivisionError
     assert torch.equal(lm.model(ids).logits, before)

@@ -25,6 +25,7 @@ SMALL = {
     "akd.cycles": 2,
     "akd.learning_rate": 1e-5,
     "finetune.epochs": 1,
+    "language.epochs": 1,
 }
 
 
@@ -54,7 +55,7 @@ def test_house_rules(name):
 
 @pytest.mark.parametrize("name", (*STAGES, "12_speed"))
 def test_runs_alone(name, outputs):
-    parameters = {"overrides": SMALL} | ({"rounds": 1} if name == "12_speed" else {})
+    parameters = {"overrides": SMALL} | ({"rounds": 1, "n_texts": 10} if name == "12_speed" else {})
     target = outputs / f"{name}.ipynb"
     execute(name, parameters, target)
     done = nbformat.read(target, as_version=4)

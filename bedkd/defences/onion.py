@@ -2,8 +2,8 @@
 
 The victim stays as it is, its input is cleaned: word i goes if f_i > t, where f_i is what the
 word adds to the text's perplexity (`language.leave_one_out`). The authors' code sweeps t from 1
-to 100, a scale made for GPT-2; here the candidates are percentiles of the scores of D_c^few, which
-suit any language model, and the victim's accuracy on D_c^few chooses among them.
+to 100, a scale made for GPT-2; here the candidates are percentiles of the scores of D_c^few, those
+above 0, which suit any language model. The victim's accuracy on D_c^few chooses among them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def defend(view: EquippedView, config: OnionConfig, *, seed: int) -> Defended:
 def sweep_thresholds(
     victim: Classifier, rows: pd.DataFrame, scores: Sequence[np.ndarray]
 ) -> Iterator[dict]:
-    """From the threshold that deletes nothing down to the lowest score, one at a time.
+    """From the threshold that deletes nothing down to 0, one at a time.
 
     Yields percentile and threshold, the victim's accuracy on the cleaned rows and the share of
     their words that were deleted (both in percent).
@@ -69,6 +69,8 @@ def sweep_thresholds(
     pooled = np.concatenate(scores)
     for percentile in range(100, -1, -1):
         threshold = float(np.percentile(pooled, percentile))
+        if threshold < 0 and percentile < 100:  # below, words go that make a text more likely
+            return
         predicted = ask(clean_texts(texts, scores, threshold))
         is_deleted = np.concatenate([~kept_words(row, threshold) for row in scores])
         yield {
