@@ -19,7 +19,8 @@ from bedkd import metrics
 from bedkd.akd import distill_clean_model
 from bedkd.attacks import poison
 from bedkd.data import draw_clean_few, draw_clean_share, load_clean_data, subsample
-from bedkd.defences.config import CLEAN_SHARE
+from bedkd.defences.certificate import certified_accuracy
+from bedkd.defences.config import CLEAN_SHARE, TextGuardConfig
 from bedkd.defences.interface import EquippedView
 from bedkd.defences.proxies import load_proxy
 from bedkd.defences.teacher import hidden_size, load_teacher, save_teacher, train_teacher
@@ -197,7 +198,15 @@ def make_defence(run: Run, folder: Path, stage: str) -> dict:
         "asr": metrics.asr(arrays["triggered"], truth.target_label),
         "cacc": metrics.cacc(arrays["clean"], truth.test_clean.label),
     }
+    if stage == "textguard" and run.config.textguard.mode == "certified":
+        evaluation |= certify(arrays["clean"], truth.test_clean.label, run.config.textguard)
     return data_fields(run) | {"defence": stage} | evaluation | defended.facts | times
+
+
+def certify(shares: np.ndarray, labels, config: TextGuardConfig) -> dict:
+    """Certified accuracy with k groups corrupted, from TextGuard's shares of votes."""
+    votes = np.rint(shares * config.n_groups).astype(int)
+    return {f"certified_accuracy_{k}": v for k, v in certified_accuracy(votes, labels).items()}
 
 
 def equip(run: Run, stage: str) -> EquippedView:

@@ -79,6 +79,16 @@ def test_the_same_seed_and_a_false_truth_give_the_same_record(run, stage, tmp_pa
     assert first == again
 
 
+def test_certified_accuracy_is_recorded_where_there_is_a_certificate(run):
+    config = open_run(
+        "quick", "toy-offence", "addsent", 1, SMALL | {"textguard.mode": "certified"}
+    ).config
+    record = ensure(Run(config, run.root), "textguard")
+    assert record["certified_accuracy_0"] == pytest.approx(record["cacc"])
+    assert record["certified_accuracy_1"] <= record["certified_accuracy_0"]
+    assert "certified_accuracy_0" not in ensure(run, "textguard")
+
+
 def test_what_the_notebooks_show(run):
     parts = compare_parts(run)
     assert list(parts.index) == ["No defence", "FT", "FT+DMM", "KD", "KD+DMM", "DMM+AKD"]
