@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BUCKET_BATCHES = 24  # batches sorted together: little padding, and still a random order
+BUCKET_BATCHES = 16  # batches sorted together: little padding, and still a random order
 
 
 @dataclass(frozen=True)

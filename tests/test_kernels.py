@@ -8,6 +8,7 @@ import time
 
 import pytest
 from jupyter_client.manager import start_new_kernel
+from jupyter_client.provisioning import KernelProvisionerFactory
 
 from bedkd import kernels
 from bedkd.forkserver import SOCKET, fork_server, is_alive, request, run_forked
@@ -26,11 +27,13 @@ def ask(client, code):
 def kernel(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", kernels.NAME)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    KernelProvisionerFactory.clear_instance()  # it remembers the name from before
     with open(tmp_path / "log", "w") as log, fork_server(log):
         manager, client = start_new_kernel(cwd=str(tmp_path))
         yield manager, client
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+    KernelProvisionerFactory.clear_instance()
 
 
 def test_a_forked_kernel_is_ready_and_on_its_own(kernel, tmp_path):

@@ -151,6 +151,6 @@ def test_train_victim_is_cross_entropy_by_the_seed(rows, compute):
     assert np.array_equal(one.predict(text), same.predict(text))
     assert not np.array_equal(one.predict(text), other.predict(text))
     assert [row["epoch"] for row in history] == [1, 2]
-    trained, history = fit(0, epochs=15, learning_rate=3e-3)
+    trained, history = fit(0, epochs=25, learning_rate=2e-3)
     assert np.mean(trained.predict(text).argmax(axis=1) == rows.label) > 0.95
     assert history[-1]["train_loss"] < 0.2 and not trained.model.training

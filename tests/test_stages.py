@@ -19,7 +19,7 @@ SMALL = {
     "data.n_train": 240,
     "data.n_test": 80,
     "data.clean_pool_per_class": 16,
-    "victim.epochs": 8,
+    "victim.epochs": 12,
     "victim.learning_rate": 2e-3,
     "dmm.n_clean_per_class": 16,
     "dmm.epochs": 3,
