@@ -280,7 +280,10 @@ def publish(folder: Path) -> Iterator[Path]:
     try:
         yield scratch
         scratch.chmod(0o755)
-        if folder.exists():  # incomplete, or another process was faster with the same result
+        if (record := read_record(folder)) and is_complete(folder, record):
+            shutil.rmtree(scratch)  # another process was faster with the same result
+            return
+        if folder.exists():
             shutil.rmtree(folder)
         os.replace(scratch, folder)
     except BaseException:

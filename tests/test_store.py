@@ -370,6 +370,16 @@ def test_publish_replaces_what_was_there(tmp_path):
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["new.txt"]
 
 
+def test_publish_leaves_a_whole_result_where_it_is(finished):
+    """Two processes make the same stage: the slower one's copy is dropped, nobody's is pulled."""
+    folder = finished.folder("dmm")
+    before = folder.stat().st_ino
+    with publish(folder) as scratch:
+        (scratch / "record.json").write_text("{}")
+    assert folder.stat().st_ino == before and finished.record("dmm")["asr"] == 1.0
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
 @pytest.fixture
 def finished(tmp_path):
     """A run whose DMM stage is done."""
