@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bedkd import hub
@@ -21,6 +22,7 @@ from bedkd.batching import Encoded, encode
 from bedkd.config import VictimConfig
 from bedkd.devices import Compute
 from bedkd.errors import BedkdError
+from bedkd.losses import hard_loss
 from bedkd.records import write_json
 from bedkd.tiny import build_tiny_bert
 from bedkd.training import Phase, WatchFunction, predict_probabilities, train
@@ -147,6 +149,17 @@ def load_classifier(folder: Path, compute: Compute) -> Classifier:
     return Classifier(model, tokenizer, max_length, names, compute)
 
 
+def hard_phase(name: str, classifier: Classifier, rows: pd.DataFrame, sign: float = 1.0) -> Phase:
+    """A pass over rows text, label with `sign` times the cross-entropy (Eq. 1)."""
+    labels = torch.tensor(rows.label.to_numpy())
+    target = labels.to(classifier.compute.device)
+
+    def loss(batch: dict, index: Tensor, output) -> Tensor:
+        return sign * hard_loss(output.logits, target[index.to(target.device)])
+
+    return Phase(name, classifier.encode(rows.text), labels, loss)
+
+
 def train_victim(
     rows: pd.DataFrame,
     label_names: tuple[str, ...],
@@ -158,15 +171,9 @@ def train_victim(
 ) -> tuple[Classifier, list[dict]]:
     """f_θ*: cross-entropy on D* (section 3.1). Returns the last epoch's model and the history."""
     classifier = new_classifier(config, list(rows.text), label_names, compute, seed)
-    labels = torch.tensor(rows.label.to_numpy())
-    target = labels.to(compute.device)
-
-    def loss(batch, index, output):
-        return torch.nn.functional.cross_entropy(output.logits.float(), target[index])
-
     history = train(
         classifier.model,
-        [Phase("train", classifier.encode(rows.text), labels, loss)],
+        [hard_phase("train", classifier, rows)],
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,

@@ -5,6 +5,7 @@ import torch
 
 from bedkd.batching import Encoded, collate
 from bedkd.errors import DivergenceError
+from bedkd.models import hard_phase
 from bedkd.training import (
     Phase,
     build_optimizer,
@@ -16,12 +17,7 @@ from bedkd.training import (
 
 
 def make_phase(classifier, rows, name="fit"):
-    labels = torch.tensor(rows.label.to_numpy())
-
-    def loss(batch, index, output):
-        return torch.nn.functional.cross_entropy(output.logits, labels[index])
-
-    return Phase(name, classifier.encode(list(rows.text)), labels, loss)
+    return hard_phase(name, classifier, rows)
 
 
 def fit(classifier, phases, seed=0, epochs=2, batch_size=8, **options):

@@ -6,10 +6,10 @@ from functools import partial
 
 from bedkd.config import AKDConfig
 from bedkd.data import draw_clean_few
-from bedkd.defences.finetune import make_phase
 from bedkd.defences.interface import Defended, EquippedView
 from bedkd.distillation import distillation_phase
 from bedkd.losses import distillation_loss
+from bedkd.models import hard_phase
 from bedkd.training import WatchFunction, train
 
 
@@ -33,7 +33,7 @@ def defend(
     student = view.victim.copy()
     found = view.poison_few
     if found is not None and len(found):
-        phases.append(make_phase("punish", student, found[["text", "label"]], -1.0))
+        phases.append(hard_phase("punish", student, found, sign=-1.0))
     history = train(
         student.model,
         phases,

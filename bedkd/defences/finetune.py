@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from bedkd.data import check_blind
 from bedkd.defences.config import FinetuneConfig
 from bedkd.defences.interface import Defended, EquippedView
-from bedkd.losses import hard_loss
-from bedkd.models import Classifier
-from bedkd.training import Phase, WatchFunction, train
+from bedkd.models import hard_phase
+from bedkd.training import WatchFunction, train
 
 
 def defend(
@@ -25,10 +22,11 @@ def defend(
         BlindnessError: a table carries more than text and label.
     """
     model = view.victim.copy()
-    phases = [make_phase("clean", model, view.clean_share, 1.0)]
+    check_blind(view.clean_share)
+    phases = [hard_phase("clean", model, view.clean_share)]
     found = view.poison_few
     if found is not None and len(found):
-        phases.append(make_phase("punish", model, found[["text", "label"]], -1.0))
+        phases.append(hard_phase("punish", model, found, sign=-1.0))
     history = train(
         model.model,
         phases,
@@ -43,15 +41,3 @@ def defend(
     )
     facts = {"n_clean": len(view.clean_share), "n_poison": 0 if found is None else len(found)}
     return Defended(model.predict, facts, history, model)
-
-
-def make_phase(name: str, model: Classifier, rows, sign: float) -> Phase:
-    """A pass over `rows` with `sign` times the cross-entropy."""
-    check_blind(rows)
-    labels = torch.tensor(rows.label.to_numpy())
-    target = labels.to(model.compute.device)
-
-    def loss(batch, index, output):
-        return sign * hard_loss(output.logits, target[index.to(target.device)])
-
-    return Phase(name, model.encode(rows.text), labels, loss)

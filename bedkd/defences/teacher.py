@@ -23,11 +23,10 @@ from bedkd.data import check_blind
 from bedkd.defences.config import TeacherConfig
 from bedkd.devices import Compute
 from bedkd.errors import BedkdError
-from bedkd.losses import hard_loss
-from bedkd.models import Classifier, new_classifier, quiet
+from bedkd.models import Classifier, hard_phase, new_classifier, quiet
 from bedkd.records import write_json
 from bedkd.tiny import build_tiny_bert
-from bedkd.training import Phase, WatchFunction, train
+from bedkd.training import WatchFunction, train
 
 WARMUP_SHARE = 0.06  # of the teacher's steps, as in the authors' code; the student has none
 
@@ -107,15 +106,9 @@ def train_teacher(
     check_proxy(proxy, len(label_names))
     texts = proxy.text if texts_for_tokenizer is None else texts_for_tokenizer
     teacher = new_teacher(config, list(texts), tuple(label_names), student_width, compute, seed)
-    labels = torch.tensor(proxy.label.to_numpy())
-    target = labels.to(compute.device)
-
-    def loss(batch: dict, index: Tensor, output) -> Tensor:
-        return hard_loss(output.logits, target[index.to(target.device)])
-
     history = train(
         teacher.model,
-        [Phase("train", teacher.encode(proxy.text), labels, loss)],
+        [hard_phase("train", teacher, proxy)],
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 
 from bedkd.data import check_blind
 from bedkd.defences.certificate import vote_shares
@@ -24,8 +23,8 @@ from bedkd.defences.trigger_words import find_trigger_words
 from bedkd.defences.word_groups import split_rows, split_text, split_words
 from bedkd.errors import BedkdError
 from bedkd.metrics import percent
-from bedkd.models import Classifier
-from bedkd.training import Phase, predict_probabilities, train
+from bedkd.models import Classifier, hard_phase
+from bedkd.training import predict_probabilities, train
 
 WARMUP_SHARE, MAX_GRAD_NORM = 0.1, 1.0  # the authors' values
 
@@ -114,15 +113,9 @@ def train_model(
 
     Returns the history, from epoch 1.
     """
-    labels = torch.tensor(rows.label.to_numpy())
-    target = labels.to(classifier.compute.device)
-
-    def loss(batch, index, output):
-        return torch.nn.functional.cross_entropy(output.logits.float(), target[index])
-
     history = train(
         classifier.model,
-        [Phase("train", classifier.encode(rows.text), labels, loss)],
+        [hard_phase("train", classifier, rows)],
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
