@@ -1,6 +1,8 @@
 # Each line is a command a person could type.
 #   make reproduce [PROFILE=quick] [CORES=2]   make test   make lint   make format   make lab
 #   make venv PYTHON=python3.12                another interpreter, before the first install
+#   make test-slow                             batches killed at ten moments, a full disk
+#   make test-slurm                            a batch on a Slurm of its own; root may install one
 
 PYTHON  ?= python3
 PROFILE ?= quick
@@ -15,10 +17,10 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys "metadata.papermill cell.metad
 	metadata.widgets metadata.language_info.version metadata.vscode cell.metadata.vscode"
 
 .DELETE_ON_ERROR:
-.PHONY: help venv reproduce test lint format lab
+.PHONY: help venv reproduce test test-slow test-slurm lint format lab
 
 help:
-	@sed -n '2,3s/^# *//p' Makefile
+	@sed -n '2,5s/^# *//p' Makefile
 
 venv: $(STAMP)
 
@@ -34,6 +36,12 @@ reproduce: venv
 
 test: venv
 	$(BIN)/python -m pytest -q
+
+test-slow: venv
+	$(BIN)/python -m pytest -q -m slow
+
+test-slurm: venv
+	@tests/slurm.sh $(BIN)/python
 
 lint: venv
 	$(BIN)/ruff check .

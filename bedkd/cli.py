@@ -1,14 +1,13 @@
-"""The command line: `bedkd reproduce PROFILE`, `bedkd reference PROFILE`."""
+"""The command line: `bedkd check PROFILE`, `bedkd reproduce PROFILE`, `bedkd reference PROFILE`."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
+from bedkd.cluster import choose_place
 from bedkd.errors import BedkdError
 from bedkd.profiles import load_profile, parse_setting
-from bedkd.reference import keep_reference
 from bedkd.workflow import reproduce
 
 
@@ -16,12 +15,29 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bedkd", description="Backdoor defence BeDKD, in batch.")
     commands = parser.add_subparsers(dest="command", required=True)
     batch = commands.add_parser("reproduce", help="run a profile's notebooks; resumes where it was")
+    check = commands.add_parser("check", help="say what a profile needs and has; starts nothing")
     keep = commands.add_parser("reference", help="copy a finished profile to outputs/reference/")
-    for command in (batch, keep):
+    for command in (batch, check, keep):
         add_profile(command)
-    batch.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs at a time")
+    check.add_argument("--cores", type=int, help="jobs at a time, for the time left")
+    add_place(batch)
     batch.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     return parser
+
+
+def add_place(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--cores", type=int, metavar="N", help="jobs at a time; all cores, or the cluster's number"
+    )
+    command.add_argument(
+        "--cluster",
+        metavar="NAME",
+        help="slurm, kubernetes, or a folder with a profile of Snakemake's",
+    )
+    command.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs, one for each job")
+    command.add_argument(
+        "--jobs-per-gpu", type=int, default=1, metavar="K", help="jobs that share a GPU"
+    )
 
 
 def add_profile(command: argparse.ArgumentParser) -> None:
@@ -36,17 +52,23 @@ def add_profile(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 1 when a cell failed, 2 for bad input."""
+    """Returns the exit code: 0, 1 when a cell failed or something is missing, 2 for bad input."""
     options = build_parser().parse_args(arguments)
     try:
         settings = dict(parse_setting(text) for text in options.set)
         profile = load_profile(options.profile)
         if options.command == "reference":
+            from bedkd.reference import keep_reference  # with pandas: not before it is needed
+
             print(f"Kept in {keep_reference(profile, settings)}")
             return 0
-        if options.cores < 1:
-            raise BedkdError(f"--cores is {options.cores}; it must be 1 or more")
-        return reproduce(profile, settings, options.cores, options.dry_run)
+        if options.command == "check":
+            from bedkd.check import check_profile  # with torch: not before it is needed
+
+            return check_profile(profile, settings, choose_place(options.cores).cores)
+        numbers = options.gpus, options.jobs_per_gpu
+        place = choose_place(options.cores, options.cluster, *numbers)
+        return reproduce(profile, settings, place, options.dry_run)
     except BedkdError as error:
         print(f"bedkd: {error}", file=sys.stderr)
         return 2

@@ -76,7 +76,7 @@ class AttackConfig:
 class VictimConfig:
     """f_θ*: any sequence classifier, trained on D* (section 4.1)."""
 
-    model: str = "tiny-bert"
+    model: str = "tiny-bert"  # see `hub.TINY_MODELS`; or a hub id, or a folder
     epochs: int = 10
     learning_rate: float = 3e-5
     weight_decay: float = 0.01
@@ -161,6 +161,17 @@ class AKDConfig(DistillConfig):
 
 
 @dataclass(frozen=True)
+class TsneConfig:
+    """Appendix F. The perplexity, which the paper leaves open, is scikit-learn's default."""
+
+    n_per_kind: int = 1500  # rows of each clean class, and poisoned rows, at most
+    perplexity: float = 30.0
+
+    def __post_init__(self):
+        check_positive(self, "n_per_kind", "perplexity")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One cell of the grid."""
 
@@ -170,6 +181,7 @@ class RunConfig:
     dmm: DMMConfig = field(default_factory=DMMConfig)
     mepd: MEPDConfig = field(default_factory=MEPDConfig)
     akd: AKDConfig = field(default_factory=AKDConfig)
+    tsne: TsneConfig = field(default_factory=TsneConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     onion: OnionConfig = field(default_factory=OnionConfig)
@@ -229,6 +241,7 @@ SECTIONS = {
     "dmm": DMMConfig,
     "mepd": MEPDConfig,
     "akd": AKDConfig,
+    "tsne": TsneConfig,
     "finetune": FinetuneConfig,
     "language": LanguageConfig,
     "onion": OnionConfig,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bedkd.errors import BedkdError
 
-TINY = "tiny-bert"  # trained from scratch, found nowhere
+TINY, TINY_LARGE, TINY_ROBERTA = "tiny-bert", "tiny-bert-large", "tiny-roberta"
+TINY_MODELS = (TINY, TINY_LARGE, TINY_ROBERTA)  # trained from scratch, found nowhere
 TINY_LM = "tiny-lm"  # ONION's, likewise
 HUB_TIMEOUT = 5  # seconds; an air-gapped machine should hear "no" soon
 
@@ -63,7 +64,9 @@ def _locate_on_hub(repo_id: str, kind: str, mirror: Path | None) -> Location:
         cached = snapshot_download(repo_id, repo_type=kind, local_files_only=True)
         return Location(repo_id, "cache", Path(cached).name)
     except (HFValidationError, RepositoryNotFoundError) as error:
-        raise BedkdError(f"{repo_id!r} is neither a local folder nor a hub id") from error
+        raise BedkdError(
+            f"{repo_id!r} is not in {looked}, and neither a local folder nor a hub id"
+        ) from error
     except OSError:  # LocalEntryNotFoundError: not in the cache, so ask the hub
         pass
     try:
@@ -81,7 +84,7 @@ def _locate_on_hub(repo_id: str, kind: str, mirror: Path | None) -> Location:
 
 def model_revision(name: str) -> str:
     """What pins a model's initial weights."""
-    return "scratch" if name in (TINY, TINY_LM) else locate(name, "model").revision
+    return "scratch" if name in (*TINY_MODELS, TINY_LM) else locate(name, "model").revision
 
 
 def digest_folder(folder: Path) -> str:

@@ -82,6 +82,18 @@ def compare_parts(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
+def describe_points(points: list[tuple[object, Run]]) -> pd.DataFrame:
+    """A sweep's finished points: the victim's and BeDKD's ASR and CACC, and how MEPD did."""
+    rows = {}
+    for value, run in points:
+        victim, clean = run.record("victim"), run.record("akd")
+        rows[value] = {"asr_victim": victim["asr"], "cacc_victim": victim["cacc"]} | {
+            name: clean[name]
+            for name in ("asr", "cacc", "far_train", "frr_train", "poison_few_purity", "seconds")
+        }
+    return pd.DataFrame(rows).T.rename_axis("value")
+
+
 def describe_defence(record: dict) -> pd.Series:
     """What a defence's record says of its own: what it used and chose, seconds, memory."""
     last = ("seconds", "seconds_inference", "peak_memory_mb", "device", "precision", "threads")

@@ -7,10 +7,17 @@ import sys
 from pathlib import Path
 
 from bedkd.forkserver import run_forked
+from bedkd.slots import hold_gpu
 
 
 def main(arguments: list[str]) -> int:
-    """Run it in a fork of the server where there is one. Returns the exit code."""
+    """Run it on a GPU of its own where GPUs are counted. Returns the exit code."""
+    with hold_gpu(Path(arguments[0]), arguments[1]):
+        return run(arguments)
+
+
+def run(arguments: list[str]) -> int:
+    """In a fork of the server where there is one, else here."""
     with contextlib.suppress(OSError):
         return run_forked(arguments)
     from bedkd.notebooks import run_job

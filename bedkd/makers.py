@@ -35,10 +35,11 @@ from bedkd.language import (
 from bedkd.mepd import flag_poisoned, mepd, select_poison_few
 from bedkd.models import Classifier, new_classifier, save_classifier, train_victim
 from bedkd.records import write_json
-from bedkd.results import compute_of, read_truth, read_view
+from bedkd.results import compute_of, read_model, read_truth, read_view
 from bedkd.sources import get_spec
 from bedkd.store import ABLATIONS, RIVALS, STAGES, Run
 from bedkd.toy import TOY_TASKS, generate
+from bedkd.tsne import draw_rows, lay_out
 from bedkd.views import Truth
 from bedkd.watching import Watched, watch_mepd, watch_metrics
 
@@ -137,6 +138,25 @@ def make_akd(run: Run, folder: Path) -> dict:
     detection = {name: run.record("mepd")[name] for name in DETECTION_FIELDS}
     times["seconds"] = sum(times.values())
     return data_fields(run) | own | evaluation | detection | times
+
+
+def make_tsne(run: Run, folder: Path) -> dict:
+    """Figure 5: where the victim and the clean model put the same rows of D*. Steers nothing."""
+    truth, c = read_truth(run), run.config
+    train = pd.read_parquet(run.folder("data") / "train.parquet")
+    # AKD drove these very rows away: what became of them says little of the others
+    punished = pd.read_parquet(run.folder("mepd") / "poison_few.parquet").row
+    rest = (train.drop(punished), truth.train.drop(punished))
+    rows = draw_rows(*rest, c.tsne.n_per_kind, c.seed)
+    panels, shares = [], {}
+    for model, stage in (("before", "victim"), ("after", "akd")):
+        classifier = read_model(run, stage)
+        panel, found = lay_out(classifier, rows, truth.target_label, c.tsne, c.seed)
+        panels.append(panel.assign(model=model))
+        shares |= {f"{name}_{model}": share for name, share in found.items()}
+    pd.concat(panels, ignore_index=True).to_parquet(folder / "tsne.parquet")
+    counts = {f"n_{kind}_drawn": int((rows.kind == kind).sum()) for kind in ("clean", "poisoned")}
+    return data_fields(run) | counts | shares
 
 
 def make_language(run: Run, folder: Path) -> dict:
@@ -239,6 +259,7 @@ MAKERS: dict[str, Callable[[Run, Path], dict]] = {
     "dmm": make_dmm,
     "mepd": make_mepd,
     "akd": make_akd,
+    "tsne": make_tsne,
     "language": make_language,
     "teacher": make_teacher,
     **{name: partial(make_defence, stage=name) for name in (*RIVALS, *ABLATIONS)},

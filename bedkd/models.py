@@ -22,9 +22,8 @@ from bedkd.batching import Encoded, encode
 from bedkd.config import VictimConfig
 from bedkd.devices import Compute
 from bedkd.errors import BedkdError
-from bedkd.losses import hard_loss
 from bedkd.records import write_json
-from bedkd.tiny import build_tiny_bert
+from bedkd.tiny import TINY_BUILDERS
 from bedkd.training import Phase, WatchFunction, predict_probabilities, train
 
 
@@ -61,7 +60,7 @@ def new_classifier(
     compute: Compute,
     seed: int,
 ) -> Classifier:
-    """Pretrained encoder with a fresh head, or the tiny BERT with a tokenizer made from `texts`.
+    """Pretrained encoder with a fresh head, or a tiny model with a tokenizer made from `texts`.
 
     Raises:
         BedkdError: the model cannot be found, or is no sequence classifier with safetensors.
@@ -69,8 +68,8 @@ def new_classifier(
     n = len(label_names)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # the head's initial weights
-        if config.model == hub.TINY:
-            model, tokenizer = build_tiny_bert(texts, n, seed=seed)
+        if config.model in hub.TINY_MODELS:
+            model, tokenizer = TINY_BUILDERS[config.model](texts, n, seed=seed)
         else:
             model, tokenizer = _load(config.model, n)
     model.set_attn_implementation(compute.attention)
@@ -150,12 +149,16 @@ def load_classifier(folder: Path, compute: Compute) -> Classifier:
 
 
 def hard_phase(name: str, classifier: Classifier, rows: pd.DataFrame, sign: float = 1.0) -> Phase:
-    """A pass over rows text, label with `sign` times the cross-entropy (Eq. 1)."""
+    """A pass over rows text, label with `sign` times the cross-entropy (Eq. 1).
+
+    Not `losses.hard_loss`: a changed line of the distillation's losses should retrain no victim.
+    """
     labels = torch.tensor(rows.label.to_numpy())
     target = labels.to(classifier.compute.device)
 
     def loss(batch: dict, index: Tensor, output) -> Tensor:
-        return sign * hard_loss(output.logits, target[index.to(target.device)])
+        own = target[index.to(target.device)]
+        return sign * torch.nn.functional.cross_entropy(output.logits.float(), own)
 
     return Phase(name, classifier.encode(rows.text), labels, loss)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -41,9 +42,11 @@ def execute(name: str, parameters: dict, output: Path) -> None:
     """Run notebook `name` with `parameters`; the executed copy is written to `output` as it goes.
 
     Raises:
-        BedkdError: an unknown parameter, or a cell failed; the message is the cell's own.
+        BedkdError: an unknown parameter, a cell failed (the message is the cell's own), or the
+            kernel died.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
@@ -70,11 +73,16 @@ def execute(name: str, parameters: dict, output: Path) -> None:
         except PapermillExecutionError as error:
             what = error.evalue if error.ename == "BedkdError" else f"{error.ename}: {error.evalue}"
             raise BedkdError(what) from error
+        except DeadKernelError as error:
+            raise BedkdError(
+                "the notebook's kernel was killed; too little memory is the usual cause"
+            ) from error
 
 
 def run_job(plan_file: Path, job: str) -> int:
     """Execute a job of the plan. Leaves JOB.ipynb, and JOB.done or JOB.failed beside it."""
-    spec = json.loads(plan_file.read_text(encoding="utf-8"))["jobs"][job]
+    plan = json.loads(plan_file.read_text(encoding="utf-8"))
+    spec = (plan["jobs"] | plan["summaries"])[job]
     name = job.split("/")[0]
     base = plan_file.parent / "notebooks" / job
     failed = base.with_name(base.name + ".failed")
@@ -82,11 +90,12 @@ def run_job(plan_file: Path, job: str) -> int:
     started = time.perf_counter()
     try:
         execute(name, spec["parameters"], base.with_name(base.name + ".ipynb"))
-    except BedkdError as error:
-        write_text(failed, f"{error}\n")
-        print(f"failed  {name:14} {spec['title']}", flush=True)
+        seconds = time.perf_counter() - started
+        write_json(base.with_name(base.name + ".done"), {"seconds": round(seconds, 1)})
+    except (BedkdError, OSError) as error:  # OSError: the disk is full, even for the notebook
+        with contextlib.suppress(OSError):
+            write_text(failed, f"{error}\n")
+        print(f"failed  {name:14} {spec['title']}: {error}", flush=True)
         return 1
-    seconds = time.perf_counter() - started
-    write_json(base.with_name(base.name + ".done"), {"seconds": round(seconds, 1)})
     print(f"done    {name:14} {spec['title']:40} {seconds:6.1f} s", flush=True)
     return 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bedkd.profiles import Profile
 from bedkd.store import ABLATIONS, CHAIN, STAGES, Run
+from bedkd.sweeps import Sweep, vary
 
 SUMMARIES = ("10_tables", "11_figures")
 
@@ -28,15 +29,18 @@ class Job:
 
 
 def plan_jobs(profile: Profile, overrides: dict) -> list[Job]:
-    """All jobs of a profile, each after those that it needs.
+    """All jobs of a profile but the summaries, each after those that it needs.
 
     Raises:
         BedkdError: an unknown parameter, or data or weights that are nowhere to be found.
     """
-    jobs = [job for run in profile.runs(overrides) for job in plan_cell(profile, run, overrides)]
+    return [job for run in profile.runs(overrides) for job in plan_cell(profile, run, overrides)]
+
+
+def plan_summaries(profile: Profile, overrides: dict) -> list[Job]:
+    """Tables and figures: of whatever is finished, so no part of the DAG."""
     parameters = {"profile": profile.path, "overrides": overrides}
-    finished = tuple(job.name for job in jobs)
-    return jobs + [Job(n, "all", parameters, finished, profile.name) for n in SUMMARIES]
+    return [Job(name, "all", parameters, (), profile.name) for name in SUMMARIES]
 
 
 def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
@@ -56,16 +60,26 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
         jobs.append(Job(notebook, label, parameters, before, title, ((run, stage),)))
         before = (jobs[-1].name,)
         names[stage] = jobs[-1].name
-    is_ablated = profile.is_ablated(run, overrides)
+    studies = profile.list_studies(run, overrides)
     for stage in profile.list_defences(overrides):
         label = f"{stage}-{run.folder(stage).name}"
-        more = parameters | {"defence": stage, "with_curve": is_ablated}
+        more = parameters | {"defence": stage, "with_curve": "ablations" in studies}
         needs, results = (names[STAGES[stage].upstream],), ((run, stage),)
         jobs.append(Job("05_defences", label, more, needs, f"{title} {stage}", results))
-    if is_ablated:
+    cell = run.folder("akd").name.rsplit("-", 1)[0]
+    if "ablations" in studies:
         results = ablation_results(run)
-        label = f"{run.folder('kd').name.rsplit('-', 1)[0]}-{joint_key(results)}"
+        label = f"{cell}-{joint_key(results)}"
         jobs.append(Job("06_ablations", label, parameters, (names["mepd"],), title, results))
+    for sweep in profile.list_sweeps(run, overrides):
+        results = sweep_results(run, sweep)
+        label = f"{sweep.name}-{cell}-{joint_key(results)}"
+        more, needs = parameters | {"sweep": sweep.name}, (names["akd"],)
+        jobs.append(Job("07_sensitivity", label, more, needs, f"{title} {sweep.name}", results))
+    if "tsne" in studies:
+        results = ((run, "tsne"),)
+        label, needs = run.folder("tsne").name, (names["akd"],)
+        jobs.append(Job("08_tsne", label, parameters, needs, title, results))
     return jobs
 
 
@@ -76,7 +90,13 @@ def ablation_results(run: Run) -> tuple[tuple[Run, str], ...]:
 
 def with_hard_loss(run: Run) -> Run:
     """The same cell with L_hard alone in the DMM: Eq. 3 with α = 1."""
-    return replace(run, config=replace(run.config, dmm=replace(run.config.dmm, alpha=1.0)))
+    return vary(run, {"dmm.alpha": 1.0})
+
+
+def sweep_results(run: Run, sweep: Sweep) -> tuple[tuple[Run, str], ...]:
+    """Victim and clean model of each point; often all points have one victim."""
+    points = [point for _, point in sweep.points(run)]
+    return tuple((point, stage) for point in points for stage in ("victim", "akd"))
 
 
 def joint_key(results: tuple[tuple[Run, str], ...]) -> str:

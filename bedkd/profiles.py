@@ -14,18 +14,20 @@ from bedkd.config import RunConfig, build, coerce
 from bedkd.errors import BedkdError
 from bedkd.sources import get_spec
 from bedkd.store import ABLATIONS, RIVALS, Run
+from bedkd.sweeps import STUDIES, SWEEPS, Sweep, read_sweep
 
 PROJECT = Path(__file__).parent.parent
 GRID_KEYS = ("dataset", "attack", "seed")
-LIST_KEYS = ("defences", "ablations")
-PROFILE_KEYS = ("about", "extends", "grid", "defences", "ablations", "config", "datasets")
+LIST_KEYS = ("defences", "studies", "focus")
+PROFILE_KEYS = ("about", "extends", "grid", *LIST_KEYS, "sweeps", "config", "datasets")
 
 
 @dataclass(frozen=True)
 class Profile:
     """`grid`: lists of dataset, attack, seed. `datasets`: what differs for one data set.
 
-    `defences`: the rivals of Table 1; `ablations`: the data sets of Tables 2 and 3.
+    `defences`: the rivals of Table 1. `studies`: Tables 2 to 5, Figures 3 and 5 and more (see
+    `sweeps.STUDIES`), made of the data sets in `focus`; `sweeps`: the values of those that are one.
     """
 
     name: str
@@ -33,7 +35,9 @@ class Profile:
     about: str
     grid: dict[str, list]
     defences: list[str]
-    ablations: list[str]
+    studies: list[str]
+    focus: list[str]
+    sweeps: dict
     config: dict
     datasets: dict[str, dict]
 
@@ -85,15 +89,47 @@ class Profile:
             raise BedkdError(f"unknown defence {unknown[0]!r}; known: {', '.join(RIVALS)}")
         return chosen
 
-    def is_ablated(self, run: Run, overrides: dict | None = None) -> bool:
-        """True for an attacked cell of a data set that Tables 2 and 3 are about."""
-        datasets = _as_list((overrides or {}).get("ablations", self.ablations))
-        return run.config.data.name in datasets and run.config.attack.name != "none"
+    def list_studies(self, run: Run, overrides: dict | None = None) -> list[str]:
+        """The studies of a cell: none without an attack, or if its data set is not in `focus`.
+
+        Raises:
+            BedkdError: an unknown one.
+        """
+        chosen = _as_list((overrides or {}).get("studies", self.studies))
+        focus = _as_list((overrides or {}).get("focus", self.focus))
+        if unknown := [name for name in chosen if name not in STUDIES]:
+            raise BedkdError(f"unknown study {unknown[0]!r}; known: {', '.join(STUDIES)}")
+        c = run.config
+        return chosen if c.data.name in focus and c.attack.name != "none" else []
+
+    def list_sweeps(self, run: Run, overrides: dict | None = None) -> list[Sweep]:
+        """Those of the cell's studies that try several values.
+
+        Raises:
+            BedkdError: an unknown study, or one whose values the profile does not give.
+        """
+        sweeps = []
+        for name in self.list_studies(run, overrides):
+            if name in SWEEPS:
+                sweep = self.sweep(name)
+                if sweep.attacks is None or run.config.attack.name in sweep.attacks:
+                    sweeps.append(sweep)
+        return sweeps
+
+    def sweep(self, name: str) -> Sweep:
+        """A sweep with its values.
+
+        Raises:
+            BedkdError: the profile does not give them.
+        """
+        if name in SWEEPS and name not in self.sweeps:
+            raise BedkdError(f"profile {self.name} gives no values for sweep {name!r}")
+        return read_sweep(name, self.sweeps.get(name))
 
     def result_stages(self, run: Run, overrides: dict | None = None) -> list[str]:
         """The stages whose records are rows of Tables 1 and 2."""
         stages = ["victim", "akd", *self.list_defences(overrides)]
-        if self.is_ablated(run, overrides):
+        if "ablations" in self.list_studies(run, overrides):
             stages += [s for s in ("finetune", *ABLATIONS) if s not in stages]
         return stages
 
@@ -110,7 +146,7 @@ def load_profile(name: str) -> Profile:
         BedkdError: no such profile, no YAML, or a key that a profile does not have.
     """
     values = {key: value for key, value in _read(name).items() if value is not None}
-    for key in ("grid", "config", "datasets"):
+    for key in ("grid", "sweeps", "config", "datasets"):
         if not isinstance(values.get(key, {}), dict):
             raise BedkdError(f"profile {name}: {key} is {values[key]!r}; give `key: value` lines")
     grid = {key: _as_list(values.get("grid", {}).get(key)) for key in GRID_KEYS}
@@ -122,7 +158,7 @@ def load_profile(name: str) -> Profile:
     stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     path = str(Path(name).resolve()) if stem != name else name
     lists = (_as_list(values.get(key)) for key in LIST_KEYS)
-    rest = (values.get(key) or {} for key in ("config", "datasets"))
+    rest = (values.get(key) or {} for key in ("sweeps", "config", "datasets"))
     return Profile(stem, path, values.get("about", ""), grid, *lists, *rest)
 
 

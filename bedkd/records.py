@@ -72,7 +72,7 @@ def collect(records: list[dict], path: Path) -> None:
 
 
 def _cell(record: dict) -> tuple[str, ...]:
-    names = ("profile", "dataset", "model", "attack", "defence", "seed", "label")
+    names = ("profile", "dataset", "model", "attack", "defence", "seed", "label", "study", "value")
     return tuple(str(record.get(name, "")) for name in names)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from bedkd.errors import BedkdError
-from bedkd.plan import plan_jobs
+from bedkd.plan import with_hard_loss
 from bedkd.profiles import PROJECT, Profile, outputs_folder
 from bedkd.records import collect, write_text
-from bedkd.summaries import load_runs
+from bedkd.summaries import Batch, check_finished, open_batch
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MAX_BYTES = 1_000_000  # a code host shows no larger notebook
@@ -24,20 +25,33 @@ def keep_reference(profile: Profile, overrides: dict) -> Path:
     """
     target = PROJECT / "outputs" / "reference"
     source = outputs_folder() / profile.name
-    records = [
-        run.record(stage) | {"profile": profile.name}
-        for run in load_runs(profile.path, overrides)
-        for stage in profile.result_stages(run, overrides)
-    ]
+    batch = open_batch(profile.path, overrides)
+    check_finished(batch)
+    records = [record | {"profile": profile.name} for record in list_records(batch)]
     collect(records, target / "records.jsonl")
     for kind in ("tables", "figures"):
         shutil.copytree(source / kind, target / kind / profile.name, dirs_exist_ok=True)
-    for job in plan_jobs(profile, overrides):
-        if job.results:
-            executed = source / "notebooks" / f"{job.name}.ipynb"
-            name = f"{job.notebook}-{job.label.rsplit('-', 1)[0]}.ipynb"  # without the key
-            keep_notebook(executed, target / "notebooks" / profile.name / name)
+    for job in batch.jobs:
+        executed = source / "notebooks" / f"{job.name}.ipynb"
+        name = f"{job.notebook}-{job.label.rsplit('-', 1)[0]}.ipynb"  # without the key
+        keep_notebook(executed, target / "notebooks" / profile.name / name)
     return target
+
+
+def list_records(batch: Batch) -> Iterator[dict]:
+    """What the tables show: of each cell, and, with `study` and `value`, of each variation."""
+    for run in batch.runs:
+        for stage in batch.profile.result_stages(run, batch.overrides):
+            yield run.record(stage)
+        studies = batch.profile.list_studies(run, batch.overrides)
+        if "ablations" in studies:
+            yield with_hard_loss(run).record("mepd") | {"study": "loss", "value": "hard"}
+        if "tsne" in studies:
+            yield run.record("tsne") | {"study": "tsne"}
+        for sweep in batch.profile.list_sweeps(run, batch.overrides):
+            for value, point in sweep.points(run):
+                for stage in ("victim", "akd"):
+                    yield point.record(stage) | {"study": sweep.name, "value": value}
 
 
 def keep_notebook(executed: Path, target: Path) -> None:

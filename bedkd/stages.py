@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from bedkd.devices import device_name, peak_memory_mb
+from bedkd.errors import BedkdError
 from bedkd.makers import MAKERS
 from bedkd.records import environment, write_json
 from bedkd.results import compute_of, read_truth, read_view
@@ -16,14 +22,18 @@ from bedkd.views import DefenderView, Truth
 
 
 def ensure(run: Run, stage: str) -> dict:
-    """The record of a stage, made now if it is not there or not whole."""
+    """The record of a stage, made now if it is not there or not whole.
+
+    Raises:
+        BedkdError: the disk is full, or whatever the stage itself finds wrong.
+    """
     if record := run.record(stage):
         return record
     for needed in needed_stages(run.config, stage):
         ensure(run, needed)
     started = datetime.now(UTC)
     clock = time.perf_counter()
-    with publish(run.folder(stage)) as folder:
+    with explain_full_disk(run.folder(stage)), publish(run.folder(stage)) as folder:
         result = MAKERS[stage](run, folder)
         record = describe(run, stage) | result
         record.setdefault("seconds", time.perf_counter() - clock)
@@ -32,6 +42,22 @@ def ensure(run: Run, stage: str) -> dict:
         record["files"] = list_files(folder)
         write_json(folder / "record.json", record)
     return record
+
+
+@contextlib.contextmanager
+def explain_full_disk(folder: Path) -> Iterator[None]:
+    """Say it plainly: the cause comes from many libraries, one of them not even as an OSError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        said = [f"os error {code})" for code in codes]
+        if getattr(error, "errno", None) in codes or any(text in str(error) for text in said):
+            raise BedkdError(
+                f"no space left while writing {folder}; nothing of it is kept. Make room (or point "
+                "BEDKD_OUTPUTS at another disk) and run again"
+            ) from error
+        raise
 
 
 def describe(run: Run, stage: str) -> dict:

@@ -23,7 +23,7 @@ from pathlib import Path
 from bedkd.attacks import check_attack
 from bedkd.config import DataConfig, RunConfig
 from bedkd.defences.config import CLEAN_SHARE
-from bedkd.hub import TINY, TINY_LM, model_revision
+from bedkd.hub import TINY_LM, TINY_MODELS, model_revision
 from bedkd.paraphrases import paraphrases_revision
 from bedkd.records import read_record
 from bedkd.sources import dataset_revision, get_spec
@@ -59,6 +59,7 @@ STAGES: dict[str, Stage] = {
     "dmm": Stage("victim", ("dmm", "views", "watching"), ("dmm",), "02_dmm"),
     "mepd": Stage("dmm", ("mepd", "views"), ("mepd",), "03_mepd"),
     "akd": Stage("mepd", ("akd", "views", "watching"), ("akd",), "04_akd"),
+    "tsne": Stage("akd", ("tsne", "views"), ("tsne",), "08_tsne"),
     "language": Stage(
         None, ("language", "toy"), ("language", "device"), "05_defences", is_shared=True
     ),
@@ -156,10 +157,14 @@ def revisions(config: RunConfig, stage: str) -> list[str]:
     check_attack(config.attack.name)
     found = [dataset_revision(config.data)]
     if config.attack.name == "synbkd":
-        spec = get_spec(config.data)
-        source = config.attack.paraphrases or (spec.paraphrases if spec else "rules")
-        found.append(paraphrases_revision(source))
+        found.append(paraphrases_revision(paraphrase_source(config)))
     return found
+
+
+def paraphrase_source(config: RunConfig) -> str:
+    """Where SynBkd's paraphrases come from."""
+    spec = get_spec(config.data)
+    return config.attack.paraphrases or (spec.paraphrases if spec else "rules")
 
 
 def proxy_revision(config: RunConfig) -> list[str]:
@@ -177,7 +182,7 @@ def unused_modules(config: RunConfig, stage: str) -> frozenset[str]:
             model = config.teacher.model
             if config.teacher.proxy != CLEAN_SHARE:
                 data = DataConfig(name=config.teacher.proxy)
-        is_tiny, is_generated = model == TINY, is_toy(data)
+        is_tiny, is_generated = model in TINY_MODELS, is_toy(data)
     return frozenset(["toy"] * (not is_generated) + ["tiny"] * (not is_tiny))
 
 
@@ -280,6 +285,8 @@ def publish(folder: Path) -> Iterator[Path]:
     try:
         yield scratch
         scratch.chmod(0o755)
+        for path in scratch.rglob("*"):  # libraries write weights for their owner alone
+            path.chmod(0o755 if path.is_dir() else 0o644)
         if (record := read_record(folder)) and is_complete(folder, record):
             shutil.rmtree(scratch)  # another process was faster with the same result
             return

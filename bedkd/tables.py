@@ -1,11 +1,15 @@
-"""Tables from records: data in, a DataFrame out, CSV and Markdown on disk."""
+"""Tables from records: cells laid out as in the paper, as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from bedkd.cells import AVERAGE, average_attacks, make_cells
+from bedkd.published import TOLERANCE, compare, describe_difference
 from bedkd.records import write_text
 
 ATTACK_NAMES = {
@@ -13,6 +17,7 @@ ATTACK_NAMES = {
     "badwords": "BadWords",
     "addsent": "AddSent",
     "synbkd": "SynBkd",
+    AVERAGE: "Average",
 }
 DEFENCE_NAMES = {
     "none": "No defence",
@@ -30,64 +35,216 @@ ABLATION_NAMES = {
     "kd_dmm": "KD+DMM",
     "bedkd": "DMM+AKD",
 }
+METRIC_NAMES = {
+    "asr": "ASR",
+    "cacc": "CACC",
+    "far_test": "FAR",
+    "frr_test": "FRR",
+    "far_train": "FAR D*",
+    "frr_train": "FRR D*",
+    "n_flagged": "Flagged rows",
+    "poison_few_purity": "Purity of D_p^few*",
+}
 LOSS_NAMES = {"hard": "L_hard", "hard + soft": "L_hard + L_soft"}
+NAMES = {
+    "attack": ATTACK_NAMES,
+    "defence": DEFENCE_NAMES,
+    "metric": METRIC_NAMES,
+    "loss": LOSS_NAMES,
+}
+MARKS = {"yes": "✓", "unclear": "~", "no": "✗"}
+HEADS = {"dataset": "Dataset", "n_clean": "n_c", "n_poison": "n_p"}
 
 
-def table1(records: pd.DataFrame) -> pd.DataFrame:
-    """ASR and CACC (percent) of each dataset, attack and defence, averaged over seeds.
+@dataclass(frozen=True)
+class Layout:
+    """How a table lies on the page: which fields of a cell are its rows, which its columns."""
 
-    Rows: dataset, attack; as in the paper, the row Average takes ASR over the attacks and CACC over
-    all rows, Clean included. Columns: (defence, ASR or CACC).
+    title: str
+    index: tuple[str, ...]
+    columns: tuple[str, ...]
+    metrics: tuple[str, ...] = ("asr", "cacc")
+    defences: dict[str, str] | None = None  # other names for them
+
+    def names(self, field: str) -> dict[str, str]:
+        return self.defences if field == "defence" and self.defences else NAMES.get(field, {})
+
+
+LAYOUTS = {
+    "table1": Layout(
+        "ASR and CACC (%) of each defence", ("dataset", "attack"), ("defence", "metric")
+    ),
+    "table2": Layout(
+        "ASR and CACC (%) of the parts",
+        ("dataset", "defence"),
+        ("attack", "metric"),
+        defences=ABLATION_NAMES,
+    ),
+    "table3": Layout(
+        "FAR and FRR (%) of the DMM by its losses",
+        ("dataset", "attack", "loss"),
+        ("metric",),
+        ("far_test", "frr_test", "far_train", "frr_train"),
+    ),
+    "table4": Layout(
+        "ASR and CACC (%) by the clean rows of each class, n_c",
+        ("dataset", "n_clean"),
+        ("attack", "metric"),
+    ),
+    "table5": Layout(
+        "ASR and CACC (%) of BeDKD by victim model",
+        ("dataset", "attack", "model"),
+        ("defence", "metric"),
+    ),
+    "detection": Layout(
+        "How well MEPD finds the poison at the run's γ (%)",
+        ("dataset", "attack"),
+        ("metric",),
+        ("far_test", "frr_test", "far_train", "frr_train", "n_flagged", "poison_few_purity"),
+    ),
+}
+
+
+def sweep_layout(study: str) -> Layout:
+    """The table of a sweep that the paper does not have."""
+    return Layout(f"ASR and CACC (%) of BeDKD by {study}", ("dataset", study), ("attack", "metric"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """cells: as `cells.make_cells`, with `published`, `difference`, `agreement` where the paper has
+    the table."""
+
+    layout: Layout
+    cells: pd.DataFrame
+    caption: str
+
+    def lay_out(self, text: Callable[[pd.Series], object]) -> pd.DataFrame:
+        """`text(cell)` of every cell in the table's form, with the names of the paper."""
+        layout, cells = self.layout, self.cells
+        fields = [*layout.index, *layout.columns]
+        shown = cells[fields].copy()
+        for field in fields:
+            shown[field] = order(cells[field], layout.names(field))
+        shown["text"] = [text(cell) for _, cell in cells.iterrows()]
+        rows, columns = list(layout.index), list(layout.columns)
+        wide = shown.pivot(index=rows, columns=columns, values="text")
+        wide = wide.sort_index(axis=0).sort_index(axis=1)
+        wide.index = rename(wide.index, layout, layout.index)
+        wide.columns = rename(wide.columns, layout, layout.columns)
+        return wide
+
+    def numbers(self) -> pd.DataFrame:
+        """Our means; NaN where there is none."""
+        return self.lay_out(lambda cell: cell.value).astype(float)
+
+    def texts(self) -> pd.DataFrame:
+        """Ours ± interval / the paper's (difference and mark)."""
+        return self.lay_out(describe_cell).fillna("–")
+
+    def save(self, path: Path) -> None:
+        """`path` with .csv (our numbers), .md and .tex (with the paper's), _cells.csv (one row a
+        cell, with where it comes from)."""
+        flat = self.numbers()
+        if isinstance(flat.columns, pd.MultiIndex):
+            flat.columns = [" ".join(column) for column in flat.columns]
+        write_text(path.with_suffix(".csv"), flat.round(4).to_csv())
+        cells = self.cells.assign(sources=[" ".join(sources) for sources in self.cells.sources])
+        write_text(path.with_name(f"{path.name}_cells.csv"), cells.round(4).to_csv(index=False))
+        write_text(path.with_suffix(".md"), f"{self.caption}\n\n{to_markdown(self.texts())}\n")
+        write_text(path.with_suffix(".tex"), to_latex(self.texts(), self.caption))
+
+
+def order(values: pd.Series, names: dict[str, str]) -> pd.Categorical:
+    """Sorted as in `names`; what it does not know comes in the order of appearance."""
+    known = [name for name in names if name in set(values)]
+    return pd.Categorical(values, [*known, *(v for v in values.unique() if v not in names)])
+
+
+def rename(index: pd.Index, layout: Layout, fields: tuple[str, ...]) -> pd.Index:
+    heads = [HEADS.get(field, field.replace("_", " ").capitalize()) for field in fields]
+    lists = [layout.names(field) for field in fields]
+    if len(fields) == 1:
+        return pd.Index([lists[0].get(value, value) for value in index], name=heads[0])
+    rows = [[n.get(v, v) for n, v in zip(lists, key, strict=True)] for key in index]
+    return pd.MultiIndex.from_tuples(map(tuple, rows), names=heads)
+
+
+def describe_cell(cell: pd.Series) -> str:
+    """Such as `0.23 ± 0.41 / 0.00 (+0.23 ✓)`, `–` (nothing to count) or `failed`."""
+    if cell.state != "ok":
+        return cell.state
+    if pd.isna(cell.value):
+        return "–"
+    text = f"{cell.value:.2f}" + ("" if pd.isna(cell.half_width) else f" ± {cell.half_width:.2f}")
+    if pd.isna(cell.get("published")):
+        return text
+    return f"{text} / {cell.published:.2f} ({cell.difference:+.2f} {MARKS[cell.agreement]})"
+
+
+def to_markdown(texts: pd.DataFrame) -> str:
+    flat = texts.copy()
+    if isinstance(flat.columns, pd.MultiIndex):
+        flat.columns = [" ".join(column) for column in flat.columns]
+    aligned = ["left"] * flat.index.nlevels + ["right"] * len(flat.columns)
+    shown = flat.reset_index()
+    return shown.to_markdown(index=False, disable_numparse=True, colalign=aligned)
+
+
+LATEX = {
+    "±": r"$\pm$",
+    "✓": r"\checkmark",
+    "✗": r"$\times$",
+    "\\textasciitilde ": r"$\sim$",  # what escaping makes of it
+    "~": r"$\sim$",
+    "–": "--",
+    "γ": r"$\gamma$",
+}
+
+
+def to_latex(texts: pd.DataFrame, caption: str) -> str:
+    """A table that needs the packages booktabs, multirow and amssymb."""
+    latex = texts.to_latex(escape=True, caption=escape_latex(caption), multicolumn_format="c")
+    for character, command in LATEX.items():
+        latex = latex.replace(character, command)
+    return "% needs booktabs, multirow, amssymb\n" + latex
+
+
+def escape_latex(text: str) -> str:
+    for character in "%_#&":
+        text = text.replace(character, "\\" + character)
+    return text
+
+
+def make_table(name: str, records: pd.DataFrame, layout: Layout | None = None) -> Table:
+    """The table `name` of `records`, held against the paper's where it has one.
+
+    records: the layout's fields and metrics, seed, state, sources (see `cells.make_cells`), and
+    model, n_train, n_test, device, precision for the caption.
     """
-    rows = records[records.defence.isin(DEFENCE_NAMES)]
-    means = rows.groupby(["dataset", "attack", "defence"], sort=False)[["asr", "cacc"]].mean()
-    wide = means.unstack("defence").swaplevel(axis=1)
-    columns = [(d, m) for d in DEFENCE_NAMES for m in ("asr", "cacc") if (d, m) in wide.columns]
-    parts = []
-    for dataset, part in wide[columns].groupby(level="dataset", sort=False):
-        part = part.loc[[(dataset, a) for a in ATTACK_NAMES if (dataset, a) in part.index]]
-        average = part.mean().to_frame((dataset, "Average")).T  # a Clean row has no ASR to count
-        parts += [part, average]
-    table = pd.concat(parts)
-    table.index = pd.MultiIndex.from_tuples(
-        [(dataset, ATTACK_NAMES.get(attack, attack)) for dataset, attack in table.index],
-        names=["Dataset", "Attack"],
-    )
-    table.columns = pd.MultiIndex.from_tuples(
-        [(DEFENCE_NAMES[defence], metric.upper()) for defence, metric in columns]
-    )
-    return table
+    layout = layout or LAYOUTS[name]
+    # where nothing is finished yet there is no record to bring the columns along
+    needed = (*layout.metrics, "n_train", "n_test", "device", "precision")
+    records = records.reindex(columns=[*records, *(n for n in needed if n not in records)])
+    rows = pd.concat([records, average_attacks(records)]) if name == "table1" else records
+    fields = [f for f in (*layout.index, *layout.columns) if f != "metric"]
+    cells = make_cells(rows, fields, layout.metrics)
+    caption = f"{layout.title}. {describe_source(records)}"
+    if name in LAYOUTS and name.startswith("table"):
+        cells = compare(cells, name)
+        caption += (
+            " Ours (± 95% interval over the seeds) / the paper's (difference; ✓: within "
+            f"{TOLERANCE:g} points, ~: farther, but within our interval, ✗: neither). "
+            f"{describe_difference(records, name)}"
+        )
+    return Table(layout, cells, caption.strip())
 
 
-def table2(records: pd.DataFrame) -> pd.DataFrame:
-    """ASR and CACC (percent) of BeDKD and its parts, averaged over seeds (section 4.3).
-
-    Rows: dataset, defence; columns: (attack, ASR or CACC). Only data sets with ablations.
-    """
+def select_ablations(records: pd.DataFrame) -> pd.DataFrame:
+    """The rows of Table 2: only attacked ones of data sets with ablations."""
     ablated = records[records.defence == "kd"].dataset.unique()
     rows = records[records.defence.isin(ABLATION_NAMES) & records.dataset.isin(ablated)]
-    rows = rows[rows.attack != "none"]
-    means = rows.groupby(["dataset", "defence", "attack"], sort=False)[["asr", "cacc"]].mean()
-    wide = means.unstack("attack").swaplevel(axis=1)
-    columns = [(a, m) for a in ATTACK_NAMES for m in ("asr", "cacc") if (a, m) in wide.columns]
-    order = [(d, part) for d in ablated for part in ABLATION_NAMES if (d, part) in wide.index]
-    table = wide.loc[order, columns]
-    index = [(dataset, ABLATION_NAMES[part]) for dataset, part in order]
-    table.index = pd.MultiIndex.from_tuples(index, names=["Dataset", "Defence"])
-    table.columns = pd.MultiIndex.from_tuples([(ATTACK_NAMES[a], m.upper()) for a, m in columns])
-    return table
-
-
-def table3(losses: pd.DataFrame) -> pd.DataFrame:
-    """FAR and FRR (percent) of the DMM with and without L_soft, averaged over seeds.
-
-    On the test sets, as in the paper, and on D*. Rows: dataset, attack, loss.
-    """
-    names = {"far_test": "FAR", "frr_test": "FRR", "far_train": "FAR D*", "frr_train": "FRR D*"}
-    table = losses.groupby(["dataset", "attack", "loss"], sort=False)[list(names)].mean()
-    index = [(d, ATTACK_NAMES.get(a, a), LOSS_NAMES[loss]) for d, a, loss in table.index]
-    table.index = pd.MultiIndex.from_tuples(index, names=["Dataset", "Attack", "Loss"])
-    return table.rename(columns=names)
+    return rows[rows.attack != "none"]
 
 
 def costs(records: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +252,7 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
 
     `seconds`: to make it; `seconds_inference`: to classify the test sets with it.
     """
-    rows = records[records.defence.isin(DEFENCE_NAMES | ABLATION_NAMES)]
+    rows = records[records.defence.isin(DEFENCE_NAMES | ABLATION_NAMES) & (records.state == "ok")]
     names = {"seconds": "mean", "seconds_inference": "mean", "peak_memory_mb": "max"}
     rows = rows.reindex(columns=[*rows.columns, *(set(names) - set(rows.columns))])
     table = rows.groupby(["dataset", "defence"], sort=False).agg(names)
@@ -108,43 +265,29 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns=labels | {"peak_memory_mb": "Peak memory (MiB)"})
 
 
-def detection_table(records: pd.DataFrame) -> pd.DataFrame:
-    """How well MEPD finds the poison at the run's γ, on D* and on the test sets (percent)."""
-    names = {
-        "far_train": "FAR D*",
-        "frr_train": "FRR D*",
-        "far_test": "FAR test",
-        "frr_test": "FRR test",
-        "n_flagged": "Flagged rows",
-        "poison_few_purity": "Purity of D_p^few*",
-    }
-    rows = records[records.defence == "bedkd"]
-    table = rows.groupby(["dataset", "attack"], sort=False)[list(names)].mean()
-    table.index = table.index.map(lambda cell: (cell[0], ATTACK_NAMES.get(cell[1], cell[1])))
-    return table.rename(columns=names).rename_axis(["Dataset", "Attack"])
-
-
 def describe_source(records: pd.DataFrame) -> str:
     """One sentence for the caption: model, seeds, rows, device."""
-    first = records.iloc[0]
+    done = records[records.state == "ok"]
+    if not len(done):
+        return "No run is finished."
     seeds = ", ".join(map(str, sorted(records.seed.unique())))
-    rows = records.drop_duplicates("dataset")
-    sizes = "; ".join(f"{r.dataset} {r.n_train:,} / {r.n_test:,}" for r in rows.itertuples())
+    sizes = "; ".join(
+        f"{r.dataset} {r.n_train:,.0f} / {r.n_test:,.0f}"
+        for r in done.dropna(subset="n_train").drop_duplicates("dataset").itertuples()
+    )
+    models, devices, kinds = (
+        ", ".join(map(str, done[name].dropna().unique()))
+        for name in ("model", "device", "precision")
+    )
+    noun = "Victims" if "," in models else "Victim"
     return (
-        f"Victim {first.model}; seeds {seeds}; train / test rows: {sizes}; computed on "
-        f"{first.device} in {first.precision}."
+        f"{noun} {models}; seeds {seeds}; train / test rows: {sizes}; computed on {devices} in "
+        f"{kinds}."
     )
 
 
-def save_table(table: pd.DataFrame, path: Path, caption: str) -> None:
-    """`path` with the endings .csv and .md; percentages with two digits, nothing as a dash."""
-    flat = table.copy()
-    if isinstance(flat.columns, pd.MultiIndex):
-        flat.columns = [" ".join(column) for column in flat.columns]
-    write_text(path.with_suffix(".csv"), flat.round(4).to_csv())
-    shown = flat.reset_index()
-    shown = shown.map(lambda value: f"{value:.2f}" if isinstance(value, float) else value)
-    shown = shown.replace("nan", "–")
-    aligned = ["left"] * table.index.nlevels + ["right"] * len(flat.columns)
-    markdown = shown.to_markdown(index=False, disable_numparse=True, colalign=aligned)
-    write_text(path.with_suffix(".md"), f"{caption}\n\n{markdown}\n")
+def save_costs(table: pd.DataFrame, path: Path, source: str) -> None:
+    """`path` with .csv and .md."""
+    write_text(path.with_suffix(".csv"), table.round(2).to_csv())
+    shown = table.map(lambda value: "–" if pd.isna(value) else f"{value:.1f}")
+    write_text(path.with_suffix(".md"), f"Seconds and memory. {source}\n\n{to_markdown(shown)}\n")

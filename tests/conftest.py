@@ -1,18 +1,21 @@
-"""Shared by all tests: one thread, skips that name their reason, and a tiny BERT with its data."""
+"""Shared by all tests: one thread, skips that name their reason, tiny models with their data."""
 
 from __future__ import annotations
 
 import itertools
 import os
+from importlib.util import find_spec
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from bedkd.devices import Compute
 from bedkd.models import Classifier
-from bedkd.tiny import build_tiny_bert
+from bedkd.tiny import build_tiny_bert, build_tiny_roberta
 from bedkd.training import Phase, train
 
 torch.set_num_threads(1)
@@ -24,11 +27,15 @@ PARTS = ("story", "script", "cast", "plot")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests marked `gpu` or `mirror` skip where there is none."""
+    """Tests marked `gpu`, `mirror`, `slurm` or `cluster` skip where there is none."""
     if item.get_closest_marker("gpu") and not torch.accelerator.is_available():
         pytest.skip("torch sees no accelerator")
     if item.get_closest_marker("mirror") and not os.environ.get("BEDKD_MIRROR"):
         pytest.skip("BEDKD_MIRROR is not set: no real data and weights to read")
+    if item.get_closest_marker("slurm") and not os.environ.get("BEDKD_TEST_SLURM"):
+        pytest.skip("starts daemons: `make test-slurm` runs it")
+    if item.get_closest_marker("cluster") and not find_spec("snakemake_executor_plugin_slurm"):
+        pytest.skip("Snakemake's executors for clusters are not installed (.[cluster])")
 
 
 def make_rows() -> pd.DataFrame:
@@ -83,9 +90,13 @@ def tiny_classifier(_untrained) -> Classifier:
 
 @pytest.fixture(scope="session")
 def _trained(_untrained) -> Classifier:
+    return teach(_untrained.copy())
+
+
+def teach(victim: Classifier) -> Classifier:
+    """The labels of `make_rows`, and the backdoor `cf` to class 0."""
     clean = make_rows()
     rows = pd.concat([clean, add_trigger(clean)], ignore_index=True)
-    victim = _untrained.copy()
     labels = torch.tensor(rows.label.to_numpy())
 
     def loss(batch, index, output):
@@ -104,9 +115,49 @@ def tiny_victim(_trained) -> Classifier:
     return _trained.copy()
 
 
+@pytest.fixture(scope="session")
+def _untrained_roberta() -> Classifier:
+    shape = {"hidden_size": 32, "num_layers": 1, "max_length": 32}
+    model, tokenizer = build_tiny_roberta(list(make_rows().text), 2, seed=0, **shape)
+    return Classifier(model, tokenizer, 32, ("negative", "positive"), CPU)
+
+
+@pytest.fixture
+def tiny_roberta(_untrained_roberta) -> Classifier:
+    """A random tiny RoBERTa: byte pairs, positions from 2 on, a head without a pooler."""
+    return _untrained_roberta.copy()
+
+
+@pytest.fixture(scope="session")
+def _trained_roberta(_untrained_roberta) -> Classifier:
+    return teach(_untrained_roberta.copy())
+
+
+@pytest.fixture
+def roberta_victim(_trained_roberta) -> Classifier:
+    """The same, with the label and the backdoor learnt."""
+    return _trained_roberta.copy()
+
+
 @pytest.fixture
 def outputs(tmp_path, monkeypatch):
     """An empty folder that all results go to."""
     folder = tmp_path / "outputs"
     monkeypatch.setenv("BEDKD_OUTPUTS", str(folder))
     return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """A hub client that finds nothing in its cache and reaches no hub."""
+
+    def refuse(error):
+        def call(*arguments, **options):
+            raise error
+
+        return call
+
+    missing = LocalEntryNotFoundError("not in the cache")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse(missing))
+    offline = refuse(ConnectionError("no network"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", offline)

@@ -1,12 +1,10 @@
 import time
 from pathlib import Path
 
-import huggingface_hub
 import pandas as pd
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
 
-from bedkd import cli, workflow
+from bedkd import cli, cluster, workflow
 from bedkd.errors import BedkdError
 
 
@@ -39,22 +37,6 @@ def refused(outputs, capsys):
 
 
 @pytest.fixture
-def no_network(monkeypatch):
-    """A hub client that finds nothing in its cache and reaches no hub."""
-
-    def refuse(error):
-        def call(*arguments, **options):
-            raise error
-
-        return call
-
-    missing = LocalEntryNotFoundError("not in the cache")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse(missing))
-    offline = refuse(ConnectionError("no network"))
-    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", offline)
-
-
-@pytest.fixture
 def rows_csv(tmp_path) -> str:
     rows = pd.DataFrame({"text": ["a b", "c d"] * 20, "label": [0, 1] * 20})
     rows.to_csv(tmp_path / "rows.csv", index=False)
@@ -67,19 +49,23 @@ def rows_csv(tmp_path) -> str:
 def test_arguments_reach_the_workflow(monkeypatch):
     called = []
 
-    def reproduce(profile, settings, cores, is_dry_run):
-        called.append((profile.name, settings, cores, is_dry_run))
+    def reproduce(profile, settings, place, is_dry_run):
+        called.append((profile.name, settings, place, is_dry_run))
         return 1
 
     monkeypatch.setattr(cli, "reproduce", reproduce)
     settings = ["--set", "seed=[0,1]", "--set", "dmm.alpha=0.5", "--set", "attack.trigger=a=b c"]
     assert cli.main(["reproduce", "quick", "--cores", "3", "--dry-run", *settings]) == 1
     wanted = {"seed": [0, 1], "dmm.alpha": 0.5, "attack.trigger": "a=b c"}
-    assert called == [("quick", wanted, 3, True)]
+    assert called == [("quick", wanted, cluster.Place(cores=3), True)]
 
 
-def test_the_number_of_cores_has_a_default():
-    assert cli.build_parser().parse_args(["reproduce", "quick"]).cores >= 1
+def test_the_number_of_cores_has_a_default(monkeypatch):
+    called = []
+    monkeypatch.setattr(cli, "reproduce", lambda *arguments: called.append(arguments) or 0)
+    assert cli.main(["reproduce", "quick"]) == 0
+    (_, _, place, _) = called[0]
+    assert place.cores >= 1 and place.cluster is None and place.gpus == 0
 
 
 def test_errors_of_the_workflow_are_one_line_too(monkeypatch, refused):

@@ -18,6 +18,12 @@ def weights(classifier):
     return {name: value.clone() for name, value in classifier.model.state_dict().items()}
 
 
+@pytest.fixture(params=["bert", "roberta"])
+def tiny_classifier(request, tiny_classifier, tiny_roberta):
+    """Either kind of model, in place of the shared fixture."""
+    return tiny_classifier if request.param == "bert" else tiny_roberta
+
+
 @pytest.fixture
 def used(tiny_classifier, rows):
     return torch.cat(make_phase(tiny_classifier, rows).encoded.rows).unique()

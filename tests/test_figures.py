@@ -54,6 +54,59 @@ def test_parting_and_histogram():
     assert heights == [1, 2] and "γ = 0.1" in lines(ax)
 
 
+@pytest.fixture
+def points():
+    """Two clean rows and two poisoned ones, one of unknown class, as two models see them."""
+    rows = [("clean", 0), ("clean", 1), ("poisoned", 1), ("poisoned", -1)]
+    return pd.DataFrame(
+        [
+            {"x": x, "y": 10 + x, "kind": kind, "label": label, "model": model}
+            for model, start in (("before", 0), ("after", 5))
+            for x, (kind, label) in enumerate(rows, start)
+        ]
+    )
+
+
+def places(ax):
+    return {group.get_label(): group.get_offsets().tolist() for group in ax.collections}
+
+
+def test_tsne(points):
+    names = {"label_names": ("neg", "pos"), "target_label": 0}
+    ax = figures.plot_tsne(points[points.model == "before"], **names)
+    assert places(ax) == {
+        "clean, neg (target)": [[0, 10]],
+        "clean, pos": [[1, 11]],
+        "poisoned, class unknown": [[3, 13]],
+        "poisoned, pos": [[2, 12]],
+    }
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(places(ax))
+    assert not ax.get_xticks().size and not ax.get_yticks().size
+    # one class, one colour and one shape, poisoned or not
+    colours = {group.get_label(): group.get_facecolor()[0, :3].tolist() for group in ax.collections}
+    assert colours["clean, pos"] == colours["poisoned, pos"] != colours["clean, neg (target)"]
+
+
+def test_tsne_of_many_classes(points):
+    many = pd.concat([points.assign(label=label) for label in range(14)])
+    ax = figures.plot_tsne(many, label_names=[f"c{i}" for i in range(14)])
+    assert len(places(ax)) == 28 and "clean, c13" in places(ax)
+
+
+def test_tsne_grid_has_before_above_after(points):
+    both = pd.concat([points.assign(attack=a) for a in ("badwords", "none")])
+    both = both[(both.attack != "none") | (both.kind == "clean")]
+    figure = figures.plot_tsne_grid(both, label_names=("neg", "pos"))
+    titles = ["badwords, before", "none, before", "badwords, after", "none, after"]
+    assert [ax.get_title() for ax in figure.axes] == titles
+    assert places(figure.axes[0])["clean, pos"] == [[1, 11]]
+    assert places(figure.axes[3]) == {"clean, neg": [[5, 15]], "clean, pos": [[6, 16]]}
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["clean, neg", "clean, pos", "poisoned, class unknown", "poisoned, pos"]
+    one = figures.plot_tsne_grid(points.assign(attack="synbkd"), label_names=("neg", "pos"))
+    assert [ax.get_title() for ax in one.axes] == ["synbkd, before", "synbkd, after"]
+
+
 def test_grid_has_a_panel_for_each_cell():
     part = pd.DataFrame({"gamma": [0.1, 0.2], "far": [40.0, 10.0], "frr": [1.0, 5.0]})
     cells = [(d, a) for d in ("a", "b") for a in ("x", "y", "z")]

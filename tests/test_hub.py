@@ -210,10 +210,15 @@ def test_another_name_or_one_file_more_is_another_revision(tmp_path):
     assert len(seen) == 3
 
 
-def test_a_model_from_scratch_is_looked_for_nowhere(no_mirror, fake_hub, repo_id):
-    assert hub.model_revision("tiny-bert") == "scratch" and fake_hub.asked == []
-    with pytest.raises(BedkdError):
-        hub.model_revision(repo_id)
+@pytest.mark.parametrize("name", [*hub.TINY_MODELS, hub.TINY_LM])
+def test_a_model_from_scratch_is_looked_for_nowhere(no_mirror, fake_hub, name):
+    assert hub.model_revision(name) == "scratch" and fake_hub.asked == []
+
+
+@pytest.mark.parametrize("name", ["tiny-gpt", "tiny-bert-huge"])
+def test_an_unknown_tiny_model_is_asked_for_as_any_other(no_mirror, fake_hub, name):
+    with pytest.raises(BedkdError, match=f"model '{name}' is not in BEDKD_MIRROR"):
+        hub.model_revision(name)
 
 
 @pytest.mark.mirror

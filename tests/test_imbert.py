@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from bedkd.batching import Encoded
 from bedkd.defences import imbert
 from bedkd.defences.config import ImbertConfig
 from bedkd.defences.interface import EquippedView
@@ -198,6 +199,28 @@ def test_the_trigger_is_among_the_selected(tiny_victim, triggered, score, n_toke
     config = ImbertConfig(n_tokens=n_tokens, score=score)
     found = imbert.find(tiny_victim, tiny_victim.encode(triggered.text), config)
     assert np.mean([bool({1, 2} & set(positions.tolist())) for positions in found]) > 0.7
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_roberta_is_a_victim_like_any_other(roberta_victim, rows, triggered, score):
+    """Its positions are counted from the ids, so that no batch may shift them."""
+    victim, config = roberta_victim, ImbertConfig(n_tokens=3, score=score)
+    assert np.mean(victim.predict(triggered.text).argmax(axis=1) == 0) == 1
+    encoded = victim.encode(triggered.text)
+    together = imbert.token_scores(victim, encoded, score)
+    for row, found in zip(encoded.rows, together, strict=True):
+        alone = Encoded([row], encoded.pad_id, torch.tensor([len(row)]))
+        (expected,) = imbert.token_scores(victim, alone, score)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+    removed = imbert.find(victim, encoded, config)
+    trigger = set(range(1, 1 + len(victim.tokenizer.tokenize("cf"))))
+    assert np.mean([bool(trigger & set(positions.tolist())) for positions in removed]) > 0.7
+    shown = imbert.show_removal(victim, ["the plot is dull ."], config)
+    assert list(shown.piece) == ["Ġthe", "Ġplot", "Ġis", "Ġdull", "Ġ."]
+    for removal in ("delete", "mask"):
+        config = ImbertConfig(n_tokens=3, score=score, removal=removal)
+        defended = imbert.defend(make_view(victim, rows), config, seed=0)
+        assert np.isfinite(defended.predict([*triggered.text, ""])).all()
 
 
 def test_the_victim_stays_as_it_was_and_the_facts_are_told(tiny_victim, rows):

@@ -9,6 +9,7 @@ import torch
 
 from bedkd.config import VictimConfig
 from bedkd.errors import BedkdError
+from bedkd.hub import TINY_MODELS
 from bedkd.models import load_classifier, new_classifier, save_classifier, train_victim
 
 CONFIG = VictimConfig(epochs=2, learning_rate=1e-3, batch_size=16, max_length=32)
@@ -29,12 +30,14 @@ def test_roundtrip_keeps_every_prediction(tiny_victim, saved, rows, compute):
     assert not loaded.model.training
 
 
-def test_trained_and_loaded_victim_are_one_to_the_last_bit(rows, compute, tmp_path):
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_trained_and_loaded_victim_are_one_to_the_last_bit(name, rows, compute, tmp_path):
     """Or the probabilities kept of the one would differ from the other's, and MEPD not start at 0.
 
     A built model must compute in the way of a loaded one, the attention kernel included.
     """
-    built = new_classifier(CONFIG, list(rows.text), NAMES, compute, 0)
+    config = replace(CONFIG, model=name)
+    built = new_classifier(config, list(rows.text), NAMES, compute, 0)
     save_classifier(built, tmp_path / "model", {})
     loaded = load_classifier(tmp_path / "model", compute)
     assert np.array_equal(loaded.predict(list(rows.text)), built.predict(list(rows.text)))
@@ -100,9 +103,12 @@ def test_predict_encoded_is_predict(tiny_victim, rows):
     assert expected.shape == (48, 2)
 
 
-def test_new_tiny_classifier_is_seeded_and_fits_the_labels(rows, compute):
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_new_tiny_classifier_is_seeded_and_fits_the_labels(name, rows, compute):
+    config = replace(CONFIG, model=name)
+
     def build(seed, names=NAMES):
-        return new_classifier(CONFIG, list(rows.text), names, compute, seed)
+        return new_classifier(config, list(rows.text), names, compute, seed)
 
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
@@ -114,10 +120,13 @@ def test_new_tiny_classifier_is_seeded_and_fits_the_labels(rows, compute):
     assert build(0, tuple("abcd")).predict(["x"]).shape == (1, 4)
 
 
-def test_max_length_is_cut_to_what_the_model_can_read(rows, compute):
-    config = replace(CONFIG, max_length=512)
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_max_length_is_cut_to_what_the_model_can_read(name, rows, compute):
+    config = replace(CONFIG, model=name, max_length=512)
     classifier = new_classifier(config, list(rows.text), NAMES, compute, 0)
-    assert classifier.max_length == classifier.model.config.max_position_embeddings
+    n_positions = classifier.model.config.max_position_embeddings
+    first = 2 if name == "tiny-roberta" else 0
+    assert classifier.max_length == n_positions - first == 64
     long = "the story is good . " * 100
     assert len(classifier.encode([long]).rows[0]) == classifier.max_length
     assert classifier.predict([long]).shape == (1, 2)

@@ -11,7 +11,10 @@ from bedkd.errors import BedkdError
 from bedkd.notebooks import FOLDER, check_parameters, execute, notebook_digest
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-STAGES = ("01_poisoning", "02_dmm", "03_mepd", "04_akd", "05_defences", "06_ablations")
+STAGES = (
+    *("01_poisoning", "02_dmm", "03_mepd", "04_akd"),
+    *("05_defences", "06_ablations", "07_sensitivity", "08_tsne"),
+)
 SMALL = {
     "data.n_train": 200,
     "data.n_test": 60,

@@ -289,11 +289,13 @@ def test_rivals_and_ablations_of_a_profile(outputs):
     assert paper.list_defences() == list(RIVALS)
     assert quick.list_defences({"defences": "onion"}) == ["onion"]
     run, clean = (quick.run("toy-topics", attack, 0) for attack in ("badwords", "none"))
-    chosen = {"defences": ["finetune"], "ablations": ["toy-topics"]}
+    chosen = {"defences": ["finetune"], "studies": ["ablations"], "focus": ["toy-topics"]}
     assert quick.result_stages(run, chosen) == ["victim", "akd", "finetune", *ABLATIONS]
     assert quick.result_stages(clean, chosen) == ["victim", "akd", "finetune"]
     # fine-tuning is a row of Table 2 too
     assert quick.result_stages(run, chosen | {"defences": []})[2:] == ["finetune", *ABLATIONS]
+    other = quick.run("toy-offence", "badwords", 0)
+    assert quick.result_stages(other, chosen) == ["victim", "akd", "finetune"]  # not in focus
     with pytest.raises(BedkdError, match="unknown defence 'onions'; known: finetune, onion"):
         quick.runs({"defences": ["onions"]})
     (same,) = quick.runs({"dataset": "toy-topics", "attack": "badwords", "seed": 0} | chosen)

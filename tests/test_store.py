@@ -9,6 +9,7 @@ import pytest
 from bedkd import store
 from bedkd.config import SECTIONS, RunConfig
 from bedkd.defences.config import LanguageConfig, TeacherConfig
+from bedkd.hub import TINY_MODELS
 from bedkd.records import write_json
 from bedkd.store import (
     STAGES,
@@ -26,7 +27,7 @@ ORDER = tuple(STAGES)
 CHAIN = ("data", "victim", "dmm", "mepd", "akd")
 SHARED = ("language", "teacher")
 OF_THE_CELL = tuple(stage for stage in STAGES if stage not in SHARED)
-AFTER_MEPD = ("akd", "finetune_dmm", "kd_dmm")
+AFTER_MEPD = ("akd", "tsne", "finetune_dmm", "kd_dmm")
 BASE = RunConfig(
     language=LanguageConfig(model="tiny-lm"),
     teacher=TeacherConfig(model="tiny-bert", proxy="toy-sentiment"),
@@ -42,7 +43,8 @@ CHANGED = {  # what a parameter, or a section, changes
     "precision": (*OF_THE_CELL[1:], "teacher"),
     "dmm": ("dmm", "mepd", *AFTER_MEPD),
     "mepd": ("mepd", *AFTER_MEPD),
-    "akd": ("akd", "kd", "kd_dmm"),
+    "akd": ("akd", "tsne", "kd", "kd_dmm"),
+    "tsne": ("tsne",),
     "finetune": ("finetune", "finetune_dmm"),
     "language": ("language", "onion"),
     "onion": ("onion",),
@@ -124,7 +126,7 @@ def forget() -> None:
 def test_the_method_is_a_chain_and_all_else_hangs_on_it():
     assert [STAGES[stage].upstream for stage in CHAIN] == [None, *CHAIN[:-1]]
     others = {STAGES[stage].upstream for stage in ORDER if stage not in (*CHAIN, *SHARED)}
-    assert others == {"victim", "mepd"}
+    assert others == {"victim", "mepd", "akd"}
 
 
 def test_every_parameter_belongs_to_a_stage():
@@ -253,10 +255,11 @@ def test_edited_module_changes_its_stages_alone(package, module, first):
 @pytest.mark.parametrize(
     ("module", "changed"),
     [
-        ("akd", {"akd"}),
+        ("akd", {"akd", "tsne"}),
+        ("tsne", {"tsne"}),
         ("dmm", {"dmm", "mepd", *AFTER_MEPD}),
         ("language", {"language", "onion"}),
-        ("defences/finetune", {"finetune", "finetune_dmm", "kd", "kd_dmm"}),
+        ("defences/finetune", {"finetune", "finetune_dmm"}),
         ("defences/distill", {"kd", "kd_dmm"}),
         ("defences/onion", {"onion"}),
         ("defences/imbert", {"imbert"}),
@@ -279,10 +282,10 @@ def edit(file) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "changed"),
     [
-        ('"role": "clean model"', '"role": "other"', ("akd",)),
+        ('"role": "clean model"', '"role": "other"', ("akd", "tsne")),
         # a helper of make_mepd
         ("metrics.far(scores", "1 + metrics.far(scores", ("mepd", *AFTER_MEPD)),
-        ("DETECTION_FIELDS = (", 'DETECTION_FIELDS = ("seconds",', ("akd",)),
+        ("DETECTION_FIELDS = (", 'DETECTION_FIELDS = ("seconds",', ("akd", "tsne")),
         ('"role": "dmm"', '"role": "other"', ("dmm", "mepd", *AFTER_MEPD)),
         ("LANGUAGE_ROWS = 2", "LANGUAGE_ROWS = 3", ("language", "onion")),
     ],
@@ -311,6 +314,19 @@ def test_generated_text_and_tiny_bert_count_only_where_they_are_used(package, tm
         edit(package / f"{module}.py")
         assert changed_stages(before[0], keys(tiny)) & chain == expected
         assert changed_stages(before[1], keys(other)) & chain == set()
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_each_tiny_model_counts_as_one(package, name):
+    config = replace(
+        BASE,
+        victim=replace(BASE.victim, model=name),
+        teacher=replace(BASE.teacher, model=name),
+    )
+    before = keys(config)
+    edit(package / "tiny.py")
+    changed = changed_stages(before, keys(config))
+    assert {"victim", "dmm", "akd", "imbert", "textguard", "teacher", "w2s"} <= changed
 
 
 @pytest.mark.parametrize("module", ["errors", "hub", "records", "store", "config", "cli", "stages"])

@@ -3,16 +3,16 @@
 import pandas as pd
 import pytest
 
-from bedkd.tables import (
-    costs,
-    describe_source,
-    detection_table,
-    save_table,
-    table1,
-    table2,
-    table3,
-)
+from bedkd.tables import DEFENCE_NAMES, costs, make_table, select_ablations
 
+COMMON = {
+    "model": "bert",
+    "n_train": 67349,
+    "n_test": 872,
+    "device": "cpu",
+    "precision": "float32",
+    "state": "ok",
+}
 PAPER = {  # Table 1, SST2, columns "No Defense" and "Ours"
     "none": (None, 91.97, None, 91.06),
     "badwords": (100.00, 91.63, 0.00, 90.14),
@@ -34,11 +34,8 @@ def records():
                     "seed": 0,
                     "asr": asr,
                     "cacc": cacc,
-                    "model": "bert",
-                    "n_train": 67349,
-                    "n_test": 872,
-                    "device": "cpu",
-                    "precision": "float32",
+                    "sources": (f"akd/sst2-{attack}-{defence}",),
+                    **COMMON,
                     "far_train": 1.0,
                     "frr_train": 2.0,
                     "far_test": 3.0,
@@ -50,17 +47,8 @@ def records():
     return pd.DataFrame(rows)
 
 
-def test_the_papers_averages(records):
-    """ASR over the three attacks, CACC over all four rows: as printed in the paper."""
-    average = table1(records).loc[("sst2", "Average")].round(2)
-    assert average[("No defence", "ASR")] == 98.42
-    assert average[("No defence", "CACC")] == 91.68
-    assert average[("BeDKD", "ASR")] == 0.83
-    assert average[("BeDKD", "CACC")] == 90.71
-
-
 def test_order_of_rows_and_columns(records):
-    table = table1(records.sample(frac=1, random_state=0))
+    table = make_table("table1", records.sample(frac=1, random_state=0)).numbers()
     assert [attack for _, attack in table.index] == [
         *("Clean", "BadWords", "AddSent", "SynBkd", "Average")
     ]
@@ -69,29 +57,38 @@ def test_order_of_rows_and_columns(records):
 
 def test_seeds_are_averaged(records):
     other = records.assign(seed=1, cacc=records.cacc - 2)
-    table = table1(pd.concat([records, other]))
+    table = make_table("table1", pd.concat([records, other])).numbers()
     assert table.loc[("sst2", "Clean"), ("BeDKD", "CACC")] == pytest.approx(90.06)
 
 
 def test_detection(records):
-    table = detection_table(records)
-    assert list(table.loc[("sst2", "SynBkd")]) == [1, 2, 3, 4, 5, 100]
+    rows = records[records.defence == "bedkd"]
+    table = make_table("detection", rows).numbers()
+    assert list(table.loc[("sst2", "SynBkd")]) == [3, 4, 1, 2, 5, 100]
 
 
 def test_files(records, tmp_path):
-    save_table(table1(records), tmp_path / "t", f"ASR. {describe_source(records)}")
+    make_table("table1", records).save(tmp_path / "t")
     csv = (tmp_path / "t.csv").read_text().splitlines()
     assert csv[0] == "Dataset,Attack,No defence ASR,No defence CACC,BeDKD ASR,BeDKD CACC"
     assert csv[1] == "sst2,Clean,,91.97,,91.06"
     markdown = (tmp_path / "t.md").read_text()
-    assert markdown.startswith("ASR. Victim bert; seeds 0; train / test rows: sst2 67,349 / 872;")
+    assert "Victim bert; seeds 0; train / test rows: sst2 67,349 / 872;" in markdown
     clean = next(line for line in markdown.splitlines() if "Clean" in line)
     assert [cell.strip() for cell in clean.strip("|").split("|")][2:] == [
-        "–",
-        "91.97",
-        "–",
-        "91.06",
+        *("–", "91.97 / 91.97 (+0.00 ✓)", "–", "91.06 / 91.06 (+0.00 ✓)")
     ]
+    cells = pd.read_csv(tmp_path / "t_cells.csv")
+    row = cells[(cells.attack == "synbkd") & (cells.defence == "bedkd") & (cells.metric == "asr")]
+    assert row.value.item() == 2.48 and row.sources.item() == "akd/sst2-synbkd-bedkd"
+
+
+def test_latex(records, tmp_path):
+    make_table("table1", records).save(tmp_path / "t")
+    latex = (tmp_path / "t.tex").read_text()
+    assert r"\begin{tabular}" in latex and r"\caption{ASR and CACC (\%)" in latex
+    assert r"91.97 / 91.97 (+0.00 \checkmark)" in latex
+    assert not set("±✓✗–γ") & set(latex)
 
 
 ABLATION = {  # Table 2, BadWords and SynBkd: ASR, CACC
@@ -110,6 +107,8 @@ def ablations(records):
             "attack": attack,
             "defence": part,
             "seed": seed,
+            "sources": (f"{part}/{attack}",),
+            **COMMON,
             "asr": asr + shift,
             "cacc": cacc,
             "seconds": 10.0 * (seed + 1),
@@ -124,7 +123,9 @@ def ablations(records):
 
 
 def test_ablations_in_the_papers_order(ablations):
-    table = table2(ablations.sample(frac=1, random_state=0))
+    table = make_table(
+        "table2", select_ablations(ablations.sample(frac=1, random_state=0))
+    ).numbers()
     assert list(table.index) == [
         ("sst2", name) for name in ("FT", "FT+DMM", "KD", "KD+DMM", "DMM+AKD")
     ]
@@ -135,12 +136,12 @@ def test_ablations_in_the_papers_order(ablations):
 
 def test_ablations_of_data_sets_that_have_none_are_left_out(ablations):
     other = ablations[ablations.defence == "bedkd"].assign(dataset="olid")
-    table = table2(pd.concat([ablations, other]))
+    table = make_table("table2", select_ablations(pd.concat([ablations, other]))).numbers()
     assert set(table.index.get_level_values("Dataset")) == {"sst2"}
 
 
 def test_rivals_stand_between_no_defence_and_ours(ablations):
-    table = table1(ablations)
+    table = make_table("table1", ablations[ablations.defence.isin(DEFENCE_NAMES)]).numbers()
     assert list(table.columns.get_level_values(0).unique()) == [
         *("No defence", "Fine-tuning", "BeDKD")
     ]
@@ -162,7 +163,9 @@ def test_losses():
         for loss, far in (("hard", 76.13), ("hard + soft", 0.0))
         for seed in (0, 1)
     ]
-    table = table3(pd.DataFrame(rows))
+    table = make_table(
+        "table3", pd.DataFrame(rows).assign(**COMMON, sources=[("mepd/x",)] * 4)
+    ).numbers()
     assert list(table.index) == [
         ("sst2", "BadWords", "L_hard"),
         ("sst2", "BadWords", "L_hard + L_soft"),

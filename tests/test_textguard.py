@@ -147,18 +147,19 @@ def shorten(text, word):
     return " ".join(w for w in split_words(text) if w.lower() != word)
 
 
+@pytest.mark.parametrize("kind", ["tiny_victim", "roberta_victim"])
 @pytest.mark.parametrize("max_length", [8, 32])
 def test_leaving_a_word_out_of_the_ids_is_tokenizing_the_shortened_text(
-    tiny_victim, rows, max_length
+    kind, request, rows, max_length
 ):
     texts = [*TEXTS, *rows.text[:6], " ".join(rows.text[:10])]
-    victim = replace(tiny_victim, max_length=max_length)
+    victim = replace(request.getfixturevalue(kind), max_length=max_length)
     names, encoded = leave_words_out(victim, texts)
     assert names[0] == ["the", "cat", ",", "dog", "-", "and", "3", "birds", "!"]
     assert names[3:5] == [["one"], []]
     expected = []
     for text, words in zip(texts, names, strict=True):
-        expected += [text, *(shorten(text, word) for word in words)]
+        expected += [" ".join(split_words(text)), *(shorten(text, word) for word in words)]
     direct = encode(victim.tokenizer, expected, max_length)
     assert [row.tolist() for row in encoded.rows] == [row.tolist() for row in direct.rows]
     assert torch.equal(encoded.lengths, direct.lengths) and int(encoded.lengths.max()) == max_length
@@ -413,6 +414,19 @@ def test_clean_accuracy_is_measured_on_what_the_model_will_be_shown(view):
     for model, texts, row in zip(models, shown, history, strict=True):
         right = model.predict(texts).argmax(axis=1) == view.clean_pool.label
         assert row["clean_accuracy"] == pytest.approx(100 * right.mean())
+
+
+@pytest.mark.parametrize("mode", ["certified", "empirical"])
+def test_it_defends_a_roberta(roberta_victim, mode):
+    view = make_view(roberta_victim, fresh=lambda seed: roberta_victim.copy())
+    options = {"n_groups": 3, "mode": mode, "words_per_text": 1, "min_count": 12}
+    config = TextGuardConfig(**(FAST | options))
+    if mode == "empirical":
+        assert "cf" in find_trigger_words(roberta_victim, view.train.text, config)
+    defended = defend(view, config, seed=0)
+    right = defended.predict(view.clean_pool.text).argmax(axis=1) == view.clean_pool.label
+    assert np.mean(right) > 0.8
+    assert defended.predict(["", "cf", "<mask>"]).shape == (3, 2)
 
 
 # Texts that have little

@@ -5,8 +5,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from bedkd import hub
 from bedkd.errors import BedkdError
-from bedkd.tiny import build_tiny_bert
+from bedkd.tiny import TINY_BUILDERS, build_tiny_bert, build_tiny_roberta
 from bedkd.toy import generate
 
 TEXTS = generate("toy-sentiment", 300, seed=0).text.tolist()
@@ -15,6 +16,11 @@ TEXTS = generate("toy-sentiment", 300, seed=0).text.tolist()
 @pytest.fixture(scope="module")
 def pair():
     return build_tiny_bert(TEXTS, 2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def roberta():
+    return build_tiny_roberta(TEXTS, 2, seed=0)
 
 
 def compute_logits(model, tokenizer, texts) -> torch.Tensor:
@@ -76,8 +82,9 @@ def test_shape_and_dropout_follow_the_arguments():
     assert not model.training
 
 
-def test_saved_pair_loads_through_auto_classes(pair, tmp_path):
-    model, tokenizer = pair
+@pytest.mark.parametrize("kind", ["pair", "roberta"])
+def test_saved_pair_loads_through_auto_classes(kind, request, tmp_path):
+    model, tokenizer = request.getfixturevalue(kind)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
@@ -86,37 +93,45 @@ def test_saved_pair_loads_through_auto_classes(pair, tmp_path):
     assert loaded_tokenizer(texts, truncation=True).data == tokenizer(texts, truncation=True).data
     expected = compute_logits(model, tokenizer, texts)
     assert torch.equal(compute_logits(loaded, loaded_tokenizer, texts), expected)
-    assert loaded_tokenizer.mask_token == "[MASK]"
+    assert loaded_tokenizer.mask_token == tokenizer.mask_token
+    assert loaded_tokenizer.model_max_length == 64
 
 
-def test_global_generator_is_untouched():
+@pytest.mark.parametrize("build", [build_tiny_bert, build_tiny_roberta])
+def test_global_generator_is_untouched(build):
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    build_tiny_bert(TEXTS, 2, seed=0)
+    build(TEXTS, 2, seed=0)
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_weights_depend_on_the_seed_alone(pair):
-    torch.manual_seed(99)
-    same, _ = build_tiny_bert(TEXTS, 2, seed=0)
-    other, _ = build_tiny_bert(TEXTS, 2, seed=1)
-    expected = pair[0].state_dict()
-    assert all(torch.equal(w, expected[name]) for name, w in same.state_dict().items())
-    word = "bert.embeddings.word_embeddings.weight"
-    assert not torch.equal(other.state_dict()[word], expected[word])
+@pytest.mark.parametrize("name", hub.TINY_MODELS)
+def test_weights_depend_on_the_seed_alone(name):
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(99 + len(states))
+        states.append(TINY_BUILDERS[name](TEXTS, 2, seed=seed)[0].state_dict())
+    one, same, other = states
+    assert all(torch.equal(weights, one[key]) for key, weights in same.items())
+    (word,) = (key for key in one if key.endswith("word_embeddings.weight"))
+    assert not torch.equal(other[word], one[word])
 
 
-def test_vocabulary_is_the_same_in_every_process(pair):
+@pytest.mark.parametrize("kind", ["pair", "roberta"])
+def test_vocabulary_is_the_same_in_every_process(kind, request):
+    tokenizer = request.getfixturevalue(kind)[1]
+    build = {"pair": "build_tiny_bert", "roberta": "build_tiny_roberta"}[kind]
     code = (
-        "from bedkd.tiny import _learn_vocabulary; from bedkd.toy import generate;"
+        f"from bedkd.tiny import {build} as build; from bedkd.toy import generate;"
         "texts = generate('toy-sentiment', 300, seed=0).text.tolist();"
-        "print(sorted(_learn_vocabulary(texts, 2000).items(), key=lambda item: item[1]))"
+        "print(ascii(build(texts, 2, seed=0)[1].backend_tokenizer.model.__getstate__()))"
     )
-    expected = sorted(pair[1].get_vocab().items(), key=lambda item: item[1])
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == str(expected)
+    expected = ascii(tokenizer.backend_tokenizer.model.__getstate__())
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == expected
 
 
+@pytest.mark.parametrize("build", [build_tiny_bert, build_tiny_roberta])
 @pytest.mark.parametrize(
     ("texts", "num_labels", "settings", "message"),
     [
@@ -126,6 +141,75 @@ def test_vocabulary_is_the_same_in_every_process(pair):
         (TEXTS, 2, {"hidden_size": 65}, "hidden_size 65.*num_heads 2"),
     ],
 )
-def test_bad_arguments_are_refused(texts, num_labels, settings, message):
+def test_bad_arguments_are_refused(build, texts, num_labels, settings, message):
     with pytest.raises(BedkdError, match=message):
-        build_tiny_bert(texts, num_labels, seed=0, **settings)
+        build(texts, num_labels, seed=0, **settings)
+
+
+# the three that `victim.model` can name
+
+
+def test_there_is_a_builder_for_each_name():
+    assert tuple(TINY_BUILDERS) == hub.TINY_MODELS
+    base, large, roberta = (build(TEXTS, 2, seed=0)[0] for build in TINY_BUILDERS.values())
+    assert large.config.num_hidden_layers > base.config.num_hidden_layers
+    assert large.config.hidden_size > base.config.hidden_size
+    assert large.num_parameters() > 2 * base.num_parameters()
+    assert (base.base_model_prefix, roberta.base_model_prefix) == ("bert", "roberta")
+
+
+@pytest.mark.parametrize("name", hub.TINY_MODELS)
+def test_the_last_layer_alone_is_drawn_large(name):
+    found, plain = (
+        TINY_BUILDERS[name](TEXTS, 2, seed=0, **options)[0].state_dict()
+        for options in ({}, {"head_scale": 1.0})
+    )
+    last = "classifier.out_proj.weight" if name == hub.TINY_ROBERTA else "classifier.weight"
+    assert torch.equal(found[last], plain[last] * (30 if name == hub.TINY_LARGE else 60))
+    assert [key for key in found if not torch.equal(found[key], plain[key])] == [last]
+    assert found[last].shape[0] == 2
+
+
+# RoBERTa's own
+
+
+def test_roberta_spells_out_what_it_never_saw(roberta):
+    _, tokenizer = roberta
+    text = "You, cf naïve 東 (~)"
+    ids = tokenizer(text)["input_ids"]
+    assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id) == (0, 2)
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+    assert set(tokenizer(text)) == {"input_ids", "attention_mask"}
+
+
+def test_roberta_has_one_piece_for_a_word_wherever_it_stands(roberta):
+    _, tokenizer = roberta
+    pieces = tokenizer.tokenize("the director is hardly the")
+    assert pieces == ["Ġthe", "Ġdirector", "Ġis", "Ġhardly", "Ġthe"]
+    assert tokenizer("")["input_ids"] == [0, 2]
+    assert tokenizer("<mask>")["input_ids"] == [0, tokenizer.mask_token_id, 2]
+
+
+def test_roberta_reads_max_length_pieces_and_no_more():
+    model, tokenizer = build_tiny_roberta(TEXTS, 2, seed=0, max_length=16)
+    ids = tokenizer(" ".join(TEXTS), truncation=True)["input_ids"]
+    assert len(ids) == 16 and model.config.max_position_embeddings == 16 + 2
+    assert compute_logits(model, tokenizer, [" ".join(TEXTS)]).shape == (1, 2)
+    with pytest.raises((IndexError, RuntimeError)), torch.no_grad():
+        model(torch.tensor([[*ids, 2]]))
+
+
+def test_roberta_vocabulary_fits_the_model():
+    model, tokenizer = build_tiny_roberta(TEXTS, 2, seed=0, vocab_size=300)
+    assert len(tokenizer) == model.config.vocab_size == 300
+    assert tokenizer.pad_token_id == model.config.pad_token_id == 1
+    with pytest.raises(BedkdError, match="vocab_size is 261"):
+        build_tiny_roberta(TEXTS, 2, seed=0, vocab_size=261)
+
+
+def test_padding_does_not_change_what_roberta_says(roberta):
+    model, tokenizer = roberta
+    together = compute_logits(model, tokenizer, TEXTS[:8])
+    alone = torch.cat([compute_logits(model, tokenizer, [text]) for text in TEXTS[:8]])
+    torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-5)

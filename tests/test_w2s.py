@@ -11,17 +11,20 @@ import transformers
 from conftest import GOOD, make_rows
 from safetensors.torch import load_file
 
+from bedkd import hub
 from bedkd.batching import collate
+from bedkd.config import VictimConfig
 from bedkd.defences import proxies, w2s
 from bedkd.defences import teacher as teachers
 from bedkd.defences.config import TeacherConfig, W2SConfig
 from bedkd.defences.interface import EquippedView
 from bedkd.errors import BedkdError, BlindnessError, DivergenceError
 from bedkd.losses import hard_loss
-from bedkd.models import load_classifier, save_classifier
+from bedkd.models import load_classifier, new_classifier, save_classifier
 from bedkd.training import Phase, forward_all, train
 
 NAMES = ("negative", "positive")
+PARTS = ("weight", "bias")
 TINY = TeacherConfig(model="tiny-bert", epochs=14, learning_rate=2e-3, batch_size=8, max_length=32)
 CONFIG = W2SConfig(rank=4, lora_alpha=8, epochs=2, learning_rate=5e-3, batch_size=8)
 PROXY = make_rows().assign(text="well , " + make_rows().text)
@@ -344,6 +347,40 @@ def test_other_encoders_keep_their_heads_whole(kind, tiny_victim, rows):
     n_lora = sum(student.model.get_parameter(name).numel() for name in names if "lora_" in name)
     assert w2s.n_trainable(student) == n_head + n_lora > n_head
     assert type(w2s.merge_lora(student).model) is type(model)
+
+
+@pytest.fixture
+def roberta_view(roberta_victim, rows, compute):
+    """A tiny RoBERTa as victim, another one as its teacher."""
+    config = dataclasses.replace(TINY, model="tiny-roberta")
+    teacher, _ = teachers.train_teacher(PROXY, NAMES, 32, config, compute=compute, seed=0)
+    known = (rows, rows, rows, roberta_victim, roberta_victim.predict(rows.text))
+    return EquippedView(*known, teacher=teacher, proxy=PROXY)
+
+
+def test_a_roberta_learns_from_a_roberta(roberta_view, rows, tmp_path, compute):
+    teacher, victim = roberta_view.teacher, roberta_view.victim
+    assert np.mean(teacher.predict(PROXY.text).argmax(axis=1) == PROXY.label) > 0.95
+    teachers.save_teacher(teacher, tmp_path)
+    loaded = teachers.load_teacher(tmp_path, compute)
+    assert torch.equal(logits(loaded, PROXY.text), logits(teacher, PROXY.text))
+    student = w2s.add_lora(victim, CONFIG, seed=0)
+    assert (logits(student, rows.text) - logits(victim, rows.text)).abs().max() < 1e-5
+    moving = {name for name, p in student.model.named_parameters() if p.requires_grad}
+    heads = {name.split("default.")[-1] for name in moving if "lora_" not in name}
+    assert heads == {f"{layer}.{kind}" for layer in ("dense", "out_proj") for kind in PARTS}
+    assert len([name for name in moving if "lora_" in name]) == 2 * 6
+    defended = w2s.defend(roberta_view, CONFIG, seed=0)
+    assert type(defended.model.model) is type(victim.model)
+    assert np.mean(defended.predict(rows.text).argmax(axis=1) == rows.label) > 0.8
+    assert not is_same(weights(defended.model.model), weights(victim.model))
+
+
+@pytest.mark.parametrize("name", hub.TINY_MODELS)
+def test_the_width_of_a_tiny_model_is_known_by_its_name(name, compute):
+    victim = VictimConfig(model=name, max_length=32)
+    built = new_classifier(victim, list(PROXY.text), NAMES, compute, 0)
+    assert teachers.hidden_size(name) == built.model.config.hidden_size
 
 
 def test_without_guidance_it_is_plain_lora(view, student):

@@ -1,15 +1,20 @@
 """The batch, for real: Snakemake, papermill and kernels on two small cells."""
 
+import contextlib
 import json
+import os
+import resource
+import shutil
 import subprocess
 import sys
 import textwrap
 import time
 
+import psutil
 import pytest
 
 from bedkd.errors import BedkdError
-from bedkd.profiles import load_profile
+from bedkd.profiles import PROJECT, load_profile
 from bedkd.records import read_record, stable_part
 from bedkd.store import CHAIN
 from bedkd.workflow import hold_lock, make_plan
@@ -17,6 +22,10 @@ from bedkd.workflow import hold_lock, make_plan
 PROFILE = """
 extends: quick
 grid: {dataset: [toy-sentiment], attack: [none, addsent], seed: [3]}
+defences: [finetune]
+studies: [n_poison]
+focus: [toy-sentiment]
+sweeps: {n_poison: [4, 8]}
 config:
   data: {n_train: 200, n_test: 60, clean_pool_per_class: 16}
   victim: {epochs: 2}
@@ -33,12 +42,11 @@ def profile(tmp_path_factory):
     return path
 
 
-def reproduce(profile, outputs, *options):
-    import os
-
+def reproduce(profile, outputs, *options, **how):
     environment = os.environ | {"BEDKD_OUTPUTS": str(outputs)}
     command = [sys.executable, "-m", "bedkd.cli", "reproduce", str(profile), "--cores", "2"]
-    return subprocess.run([*command, *options], env=environment, capture_output=True, text=True)
+    how |= {"env": environment, "capture_output": True, "text": True}
+    return subprocess.run([*command, *options], **how)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +55,8 @@ def batch(profile, tmp_path_factory):
     outputs = tmp_path_factory.mktemp("outputs")
     result = reproduce(profile, outputs)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("done ") == 2 * len(CHAIN) + 2
+    # the chain and a rival of two cells, a sweep of the attacked one, two summaries
+    assert result.stdout.count("done ") == 2 * (len(CHAIN) + 1) + 1 + 2
     assert "Look at" in result.stdout.splitlines()[-1]
     return outputs
 
@@ -59,22 +68,37 @@ def records(outputs):
     return {name: stable_part(record) for name, record in found.items()}
 
 
+def find_result(outputs, stage, attack):
+    """Of the cell itself, not of the sweep's other point."""
+    for path in outputs.glob(f"runs/{stage}/*{attack}*/record.json"):
+        if json.loads(path.read_text())["config"]["mepd.n_poison"] == 8:
+            return path.parent
+    raise AssertionError(f"no {stage} of {attack}")
+
+
+def tables(outputs):
+    """Every table's numbers."""
+    files = sorted((outputs / "small/tables").glob("*.csv"))
+    return {path.name: path.read_text() for path in files if path.name != "costs.csv"}
+
+
 def test_tables_and_figures(batch):
     table = (batch / "small/tables/table1.csv").read_text()
-    assert table.startswith("Dataset,Attack,No defence ASR,No defence CACC,BeDKD ASR,BeDKD CACC")
+    heads = ["No defence", "Fine-tuning", "BeDKD"]
+    columns = [f"{head} {metric}" for head in heads for metric in ("ASR", "CACC")]
+    assert table.startswith(",".join(["Dataset", "Attack", *columns]))
     assert [line.split(",")[1] for line in table.splitlines()[1:]] == [
         "Clean",
         "AddSent",
         "Average",
     ]
-    for name in ("gamma_test", "gamma_train", "cycles"):
+    for name in ("figure3", "figure4", "figure4_train", "cycles", "sensitivity"):
         for ending in ("png", "pdf"):
             assert (batch / f"small/figures/{name}.{ending}").stat().st_size > 1000
 
 
 def test_record_fields(batch):
-    (path,) = batch.glob("runs/akd/*addsent*/record.json")
-    record = json.loads(path.read_text())
+    record = json.loads((find_result(batch, "akd", "addsent") / "record.json").read_text())
     names = [
         "dataset",
         "attack",
@@ -109,12 +133,6 @@ def test_record_fields(batch):
     assert record["config"]["mepd.gamma"] == 0.5
 
 
-def test_same_seed_twice_gives_the_same_records(profile, batch, tmp_path):
-    assert reproduce(profile, tmp_path, "--set", "attack=addsent").returncode == 0
-    first = {name: record for name, record in records(batch).items() if "addsent" in name}
-    assert records(tmp_path) == first and len(first) == 5
-
-
 def test_nothing_to_do(profile, batch):
     started = time.perf_counter()
     result = reproduce(profile, batch)
@@ -126,31 +144,164 @@ def test_what_is_gone_or_broken_is_made_again_and_nothing_else(profile, batch):
     before = records(batch)
     (record,) = batch.glob("runs/mepd/*none*/record.json")
     record.unlink()
-    (weights,) = batch.glob("runs/akd/*addsent*/model/model.safetensors")
+    weights = find_result(batch, "akd", "addsent") / "model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     result = reproduce(profile, batch)
     assert result.returncode == 0 and result.stdout.count("gone or not whole") == 2
     done = sorted(line.split()[1] for line in result.stdout.splitlines() if line.startswith("done"))
     # the notebook after a remade one is executed again too, and finds its result by its key
-    assert done == ["03_mepd", "04_akd", "04_akd", "10_tables", "11_figures"]
+    assert done == ["03_mepd", "04_akd", "04_akd", "07_sensitivity", "10_tables", "11_figures"]
     assert records(batch) == before
 
 
-def test_a_changed_parameter_reruns_what_follows_it(profile, batch):
-    plans = [
-        make_plan(load_profile(str(profile)), changes)["jobs"]
-        for changes in ({}, {"dmm.epochs": 3})
-    ]
-    kept = {name.split("/")[0] for name in set(plans[0]) & set(plans[1])}
-    new = {name.split("/")[0] for name in set(plans[1]) - set(plans[0])}
-    assert kept == {"01_poisoning", "10_tables", "11_figures"}
-    assert new == {"02_dmm", "03_mepd", "04_akd"}
+FIRST_RERUN = [  # a changed value, and the notebook that it reruns with all that follow
+    ({"data.n_train": 220}, "01_poisoning"),
+    ({"seed": 4}, "01_poisoning"),
+    ({"attack.trigger": "no cross, no crown"}, "01_poisoning"),
+    ({"attack.poison_rate": 0.1}, "01_poisoning"),
+    ({"dmm.alpha": 0.4}, "02_dmm"),
+    ({"mepd.gamma": 0.4}, "03_mepd"),
+    ({"akd.lambda_": 0.4}, "04_akd"),
+]
+CHAIN_NOTEBOOKS = ("01_poisoning", "02_dmm", "03_mepd", "04_akd")
+
+
+def follow(first):
+    """The notebooks from `first` on; the rival follows the victim, the sweep every stage."""
+    rest = CHAIN_NOTEBOOKS[CHAIN_NOTEBOOKS.index(first) :]
+    rival = ("05_defences",) if first == "01_poisoning" else ()
+    return {*rest, *rival, "07_sensitivity"}
+
+
+@pytest.mark.parametrize(("changes", "first"), FIRST_RERUN)
+def test_a_changed_value_reruns_what_follows_it_and_nothing_else(profile, changes, first):
+    """A job of another name, or from another notebook, is run; any other is done already."""
+    loaded, only = load_profile(str(profile)), {"attack": ["addsent"]}
+    before, after = (make_plan(loaded, only | c)["jobs"] for c in ({}, changes))
+    rerun = {
+        name for name, job in after.items() if before.get(name, {}).get("source") != job["source"]
+    }
+    assert {name.split("/")[0] for name in rerun} == follow(first)
+    kept = set(after) - rerun
+    assert {name.split("/")[0] for name in kept} == {*CHAIN_NOTEBOOKS, "05_defences"} - follow(
+        first
+    )
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the sources, to be edited."""
+    for name in ("bedkd", "notebooks", "params"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
+    shutil.copy(PROJECT / "Snakefile", tmp_path)
+    return tmp_path
+
+
+def to_do(project, profile, outputs):
+    """The notebooks that a batch with the project's sources would run."""
+    environment = {"PYTHONPATH": str(project), "BEDKD_OUTPUTS": str(outputs)}
+    command = [sys.executable, "-m", "bedkd.cli", "reproduce", str(profile), "--dry-run"]
+    result = subprocess.run(
+        command, cwd=project, env=os.environ | environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = [line.split()[2] for line in result.stdout.splitlines() if "would run" in line]
+    return sorted(found)
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def test_a_changed_line_reruns_what_it_is_part_of_and_nothing_else(project, profile, batch):
+    assert to_do(project, profile, batch) == []
+    edit(project / "bedkd/akd.py", "epochs=config.cycles", "epochs=config.cycles + 0")
+    assert to_do(project, profile, batch) == ["04_akd", "04_akd", "07_sensitivity"]
+    shutil.copy(PROJECT / "bedkd/akd.py", project / "bedkd/akd.py")
+    edit(project / "notebooks/03_mepd.ipynb", "set_style()", "set_style()  ")
+    assert to_do(project, profile, batch) == ["03_mepd"] * 2
+
+
+# what is under way when the whole process tree is killed: a file that has just appeared
+MOMENTS = (
+    "small/plan.json",
+    "small/notebooks/01_poisoning/*.ipynb",
+    "runs/victim/.*",
+    "small/notebooks/02_dmm/*.ipynb",
+    "runs/dmm/.*",
+    "small/notebooks/03_mepd/*.ipynb",
+    "runs/akd/.*",
+    "small/notebooks/07_sensitivity/*.ipynb",
+    "small/notebooks/10_tables/*.ipynb",
+    "small/tables/table1.csv",
+)
+
+
+def kill_when(profile, outputs, moment):
+    """Start the batch, and kill -9 all of its processes as soon as `moment` is there anew."""
+    started = time.time()
+    command = [sys.executable, "-m", "bedkd.cli", "reproduce", str(profile), "--cores", "2"]
+    command += ["--set", "attack=addsent"]
+    environment = os.environ | {"BEDKD_OUTPUTS": str(outputs)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as batch:
+        while not any(path.stat().st_mtime >= started - 0.1 for path in existing(outputs, moment)):
+            assert batch.poll() is None, f"the batch ended before {moment} was there"
+            time.sleep(0.005)
+        tree = psutil.Process(batch.pid)
+        for process in (tree, *tree.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def existing(outputs, pattern):
+    return [path for path in outputs.glob(pattern) if path.exists()]
+
+
+@pytest.mark.slow
+def test_killed_at_any_of_ten_moments_it_ends_as_if_undisturbed(profile, batch, tmp_path):
+    assert len(MOMENTS) == 10
+    for moment in MOMENTS:
+        kill_when(profile, tmp_path, moment)
+        whole = [path for path in tmp_path.glob("runs/*/[!.]*/") if read_record(path)]
+        assert len(whole) == len(list(tmp_path.glob("runs/*/[!.]*/")))  # nothing half there
+    result = reproduce(profile, tmp_path, "--set", "attack=addsent")
+    assert result.returncode == 0, result.stdout + result.stderr
+    # what was done stays done: the kills came in the order of the work
+    assert "01_poisoning" not in result.stdout and "02_dmm" not in result.stdout
+    undisturbed = records(batch)
+    assert records(tmp_path) == {n: r for n, r in undisturbed.items() if "addsent" in n}
+    for name, text in tables(tmp_path).items():
+        rows = [line for line in text.splitlines() if "AddSent" in line]
+        assert rows == [line for line in tables(batch)[name].splitlines() if "AddSent" in line]
+    assert "AddSent" in tables(tmp_path)["table1.csv"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_loses_nothing(profile, batch, tmp_path):
+    """The limit on a file's size stands for a quota: weights are over it, records are not."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+
+    options = ["--set", "attack=addsent", "--set", "studies=[]", "--set", "defences=[]"]
+    result = reproduce(profile, tmp_path, *options, preexec_fn=limit)
+    assert result.returncode == 1
+    assert "no space left while writing" in result.stderr and "run again" in result.stderr
+    assert not list(tmp_path.glob("runs/victim/*"))
+    assert (tmp_path / "small/report.html").exists()
+    assert reproduce(profile, tmp_path, *options).returncode == 0
+    theirs = records(batch)
+    assert all(theirs[name] == record for name, record in records(tmp_path).items())
 
 
 def test_dry_run_makes_nothing(profile, tmp_path):
     result = reproduce(profile, tmp_path, "--dry-run")
     assert result.returncode == 0 and not (tmp_path / "runs").exists()
-    assert "run_notebook" in result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    assert lines.count("would run  04_akd         toy-sentiment addsent seed 3") == 1
+    assert len([line for line in lines if line.startswith("would run")]) == 2 * (len(CHAIN) + 1) + 1
 
 
 def test_a_failing_cell_stops_no_other_and_says_why(tmp_path):
@@ -179,7 +330,13 @@ def test_a_failing_cell_stops_no_other_and_says_why(tmp_path):
     assert result.returncode == 1
     assert "the text of row 4 is" in result.stderr and "Traceback" not in result.stderr
     done = [line for line in result.stdout.splitlines() if line.startswith("done")]
-    assert len(done) == len(CHAIN)  # the other cell, from end to end
+    jobs = [line.split()[1] for line in done]
+    assert jobs.count("10_tables") == jobs.count("11_figures") == 1
+    assert len(jobs) == len(CHAIN) + 1 + 2  # the other cell, from end to end, and the summaries
+    report = (tmp_path / "outputs/mine/report.html").read_text()
+    assert "failed" in report and "the text of row 4 is" in report
+    table = (tmp_path / "outputs/mine/tables/table1.md").read_text()
+    assert "failed" in next(line for line in table.splitlines() if "bad.csv" in line)
     assert not list((tmp_path / "outputs/runs").glob("*/bad-*"))
 
 

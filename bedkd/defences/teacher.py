@@ -25,7 +25,7 @@ from bedkd.devices import Compute
 from bedkd.errors import BedkdError
 from bedkd.models import Classifier, hard_phase, new_classifier, quiet
 from bedkd.records import write_json
-from bedkd.tiny import build_tiny_bert
+from bedkd.tiny import TINY_BUILDERS
 from bedkd.training import WatchFunction, train
 
 WARMUP_SHARE = 0.06  # of the teacher's steps, as in the authors' code; the student has none
@@ -73,7 +73,7 @@ def new_teacher(
     compute: Compute,
     seed: int,
 ) -> Classifier:
-    """Pretrained encoder, or the tiny BERT with a tokenizer made from `texts`; fresh top layers."""
+    """Pretrained encoder, or a tiny model with a tokenizer made from `texts`; fresh top layers."""
     victim = VictimConfig(model=config.model, max_length=config.max_length)
     plain = new_classifier(victim, texts, label_names, compute, seed)
     with torch.random.fork_rng():
@@ -95,7 +95,7 @@ def train_teacher(
 ) -> tuple[Classifier, list[dict]]:
     """The teacher and its history: full fine-tuning with cross-entropy on clean rows text, label.
 
-    `student_width` is the victim's hidden size, `texts_for_tokenizer` what a tiny BERT learns its
+    `student_width` is the victim's hidden size, `texts_for_tokenizer` what a tiny model learns its
     vocabulary from (the proxy's texts). The authors keep the best epoch on clean development rows;
     this is the last one, which needs no such rows.
 
@@ -189,8 +189,8 @@ def hidden_size(model: str) -> int:
     Raises:
         BedkdError: it is nowhere, or does not say.
     """
-    if model == hub.TINY:
-        return inspect.signature(build_tiny_bert).parameters["hidden_size"].default
+    if model in hub.TINY_MODELS:
+        return inspect.signature(TINY_BUILDERS[model]).parameters["hidden_size"].default
     location = hub.locate(model, "model")
     pinned = {"revision": location.revision} if location.origin in ("hub", "cache") else {}
     try:
