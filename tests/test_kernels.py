@@ -77,7 +77,7 @@ def test_without_a_server_kernels_start_as_everywhere(tmp_path, monkeypatch):
 def test_a_job_prints_and_returns_through_its_client(tmp_path):
     """An unknown notebook: the job fails, says so on the client's stdout, and its code is 1."""
     jobs = {"99_nothing/x": {"parameters": {}, "title": "nothing"}}
-    (tmp_path / "plan.json").write_text(json.dumps({"jobs": jobs}))
+    (tmp_path / "plan.json").write_text(json.dumps({"jobs": jobs, "summaries": {}}))
     command = [sys.executable, "-m", "bedkd.jobs", "plan.json", "99_nothing/x"]
     with open(tmp_path / "log", "w") as log, fork_server(log):
         forked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -8,6 +8,7 @@ import pytest
 
 from bedkd import notebooks
 from bedkd.errors import BedkdError
+from bedkd.forkserver import fork_server
 from bedkd.notebooks import FOLDER, check_parameters, execute, notebook_digest
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -36,7 +37,8 @@ SMALL = {
 def outputs(tmp_path_factory):
     """One results folder for all notebooks of this file, so that later ones find earlier stages."""
     folder = tmp_path_factory.mktemp("outputs")
-    with pytest.MonkeyPatch.context() as patch:
+    # kernels from a server, as in a batch: each imports in seconds what a fork has at once
+    with pytest.MonkeyPatch.context() as patch, open(folder / "log", "w") as log, fork_server(log):
         patch.setenv("BEDKD_OUTPUTS", str(folder))
         yield folder
 

@@ -38,7 +38,7 @@ config:
 SITE = """
 slurm-status-command: squeue
 slurm-no-account: true
-slurm-init-seconds-before-status-checks: 1
+slurm-init-seconds-before-status-checks: 2
 """
 
 

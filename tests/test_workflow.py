@@ -332,7 +332,8 @@ def test_a_failing_cell_stops_no_other_and_says_why(tmp_path):
     done = [line for line in result.stdout.splitlines() if line.startswith("done")]
     jobs = [line.split()[1] for line in done]
     assert jobs.count("10_tables") == jobs.count("11_figures") == 1
-    assert len(jobs) == len(CHAIN) + 1 + 2  # the other cell, from end to end, and the summaries
+    # the other cell from end to end, its rival and its sweep, and the summaries
+    assert len(jobs) == len(CHAIN) + 2 + 2
     report = (tmp_path / "outputs/mine/report.html").read_text()
     assert "failed" in report and "the text of row 4 is" in report
     table = (tmp_path / "outputs/mine/tables/table1.md").read_text()
