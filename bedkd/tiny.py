@@ -202,8 +202,8 @@ def _draw(kind: type[PreTrainedModel], config: PretrainedConfig, seed: int) -> P
         return kind(config).eval()
 
 
-# As BERT-Large, it is twice as deep. More weights move further at the same learning rate; with half
-# the head AKD forgets the task no longer (toy-offence with AddSent, seed 1: CACC 69% at 60).
+# As BERT-Large, it is twice as deep. More weights move further at the same learning rate, and half
+# the head makes up for that (toy-offence: CACC after AKD is 4 points higher than at 60).
 _LARGE = {"hidden_size": 96, "num_layers": 4, "num_heads": 3, "head_scale": HEAD_SCALE / 2}
 # by the name that `victim.model` gives
 TINY_BUILDERS = {
