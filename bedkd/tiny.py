@@ -202,12 +202,12 @@ def _draw(kind: type[PreTrainedModel], config: PretrainedConfig, seed: int) -> P
         return kind(config).eval()
 
 
-# As BERT-Large, it is twice as deep. More weights move further at the same learning rate, and half
-# the head makes up for that (toy-offence: CACC after AKD is 4 points higher than at 60).
-_LARGE = {"hidden_size": 96, "num_layers": 4, "num_heads": 3, "head_scale": HEAD_SCALE / 2}
-# by the name that `victim.model` gives
+# By the name that `victim.model` gives. As BERT-Large, the large one is twice as deep. These two do
+# better with half the head: more CACC is left after AKD, or less of the backdoor (on toy-offence).
+_HALF = HEAD_SCALE / 2
+_LARGE = {"hidden_size": 96, "num_layers": 4, "num_heads": 3, "head_scale": _HALF}
 TINY_BUILDERS = {
     hub.TINY: build_tiny_bert,
     hub.TINY_LARGE: partial(build_tiny_bert, **_LARGE),
-    hub.TINY_ROBERTA: build_tiny_roberta,
+    hub.TINY_ROBERTA: partial(build_tiny_roberta, head_scale=_HALF),
 }

@@ -165,7 +165,7 @@ def test_the_last_layer_alone_is_drawn_large(name):
         for options in ({}, {"head_scale": 1.0})
     )
     last = "classifier.out_proj.weight" if name == hub.TINY_ROBERTA else "classifier.weight"
-    assert torch.equal(found[last], plain[last] * (30 if name == hub.TINY_LARGE else 60))
+    assert torch.equal(found[last], plain[last] * (60 if name == hub.TINY else 30))
     assert [key for key in found if not torch.equal(found[key], plain[key])] == [last]
     assert found[last].shape[0] == 2
 
