@@ -36,7 +36,7 @@ rule run_notebook:
         source=lambda wildcards: JOBS[f"{wildcards.notebook}/{wildcards.name}"]["source"],
         python=sys.executable,
         stamp="notebooks/{notebook}/{name}.done",
-    threads: PLAN["threads"]
+    threads: 1
     # a GPU for each job, where they are counted
     resources:
         **PLAN["resources"],

@@ -33,7 +33,7 @@ from bedkd.language import (
     train_tiny_lm,
 )
 from bedkd.mepd import flag_poisoned, mepd, select_poison_few
-from bedkd.models import Classifier, new_classifier, save_classifier, train_victim
+from bedkd.models import new_classifier, save_classifier, train_victim
 from bedkd.records import write_json
 from bedkd.results import compute_of, read_model, read_truth, read_view
 from bedkd.sources import get_spec
@@ -76,9 +76,8 @@ def make_victim(run: Run, folder: Path) -> dict:
     seconds = time.perf_counter() - started
     save_classifier(victim, folder / "model", {"base": c.victim.model})
     np.save(folder / "train_probabilities.npy", victim.predict(list(train.text)))
-    save_test_probabilities(folder, victim, truth)
+    evaluation = score_tests(predict_tests(folder, victim.predict, truth), truth)
     write_json(folder / "history.json", history)
-    evaluation = truth.evaluate(victim, truth.encode(victim))
     return data_fields(run) | {"defence": "none", "seconds": seconds} | evaluation
 
 
@@ -94,7 +93,7 @@ def make_dmm(run: Run, folder: Path) -> dict:
     np.save(folder / "train_probabilities.npy", dmm.predict(list(view.train.text)))
     scoring = time.perf_counter() - started
     save_classifier(dmm, folder / "model", {"base": c.victim.model, "role": "dmm"})
-    save_test_probabilities(folder, dmm, truth)
+    predict_tests(folder, dmm.predict, truth)
     write_json(folder / "history.json", history)
     accuracy = history[-1]["flipped_accuracy"]
     return {"seconds": seconds, "seconds_scoring": scoring, "flipped_accuracy": accuracy}
@@ -111,7 +110,7 @@ def make_mepd(run: Run, folder: Path) -> dict:
     seconds = time.perf_counter() - started
     pd.DataFrame({"mepd": scores}).to_parquet(folder / "train.parquet")
     few.to_parquet(folder / "poison_few.parquet")
-    tests = score_tests(run)
+    tests = read_test_scores(run)
     tests.to_parquet(folder / "test.parquet")
     found = detection_fields(read_truth(run), scores, tests, few, c.mepd.gamma)
     return {"seconds": seconds} | found
@@ -207,17 +206,12 @@ def make_defence(run: Run, folder: Path, stage: str) -> dict:
     defended = module.defend(view, getattr(run.config, spec.sections[0]), seed=run.config.seed)
     times = {"seconds": time.perf_counter() - started}
     started = time.perf_counter()
-    tables = {"clean": truth.test_clean, "triggered": truth.test_triggered}
-    arrays = {name: defended.predict(list(rows.text)) for name, rows in tables.items()}
+    arrays = predict_tests(folder, defended.predict, truth)
     times["seconds_inference"] = time.perf_counter() - started
-    np.savez(folder / "test_probabilities.npz", **arrays)
     if defended.model:
         save_classifier(defended.model, folder / "model", {"base": run.config.victim.model})
     write_json(folder / "history.json", defended.history)
-    evaluation = {
-        "asr": metrics.asr(arrays["triggered"], truth.target_label),
-        "cacc": metrics.cacc(arrays["clean"], truth.test_clean.label),
-    }
+    evaluation = score_tests(arrays, truth)
     if stage == "textguard" and run.config.textguard.mode == "certified":
         evaluation |= certify(arrays["clean"], truth.test_clean.label, run.config.textguard)
     return data_fields(run) | {"defence": stage} | evaluation | defended.facts | times
@@ -272,13 +266,23 @@ DETECTION_FIELDS = (
 )
 
 
-def save_test_probabilities(folder: Path, classifier: Classifier, truth: Truth) -> None:
+def predict_tests(folder: Path, predict: Callable, truth: Truth) -> dict[str, np.ndarray]:
+    """Class probabilities [N, C] of the test sets `clean` and `triggered`, kept in `folder` too."""
     tables = {"clean": truth.test_clean, "triggered": truth.test_triggered}
-    arrays = {name: classifier.predict(list(rows.text)) for name, rows in tables.items()}
+    arrays = {name: predict(list(rows.text)) for name, rows in tables.items()}
     np.savez(folder / "test_probabilities.npz", **arrays)
+    return arrays
 
 
-def score_tests(run: Run) -> pd.DataFrame:
+def score_tests(arrays: dict[str, np.ndarray], truth: Truth) -> dict:
+    """ASR (None without an attack) and CACC in percent, from what `predict_tests` gave."""
+    return {
+        "asr": metrics.asr(arrays["triggered"], truth.target_label),
+        "cacc": metrics.cacc(arrays["clean"], truth.test_clean.label),
+    }
+
+
+def read_test_scores(run: Run) -> pd.DataFrame:
     """MEPD of the test rows, on which the paper's Table 3 counts FAR and FRR."""
     stages = ("victim", "dmm")
     victim, dmm = (np.load(run.folder(s) / "test_probabilities.npz") for s in stages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,13 @@ class Batch:
     jobs: list[Job]
     makers: dict[Path, Job]  # result folder -> the first job that makes it
 
-    @property
+    @cached_property
     def runs(self) -> list[Run]:
         return self.profile.runs(self.overrides)
+
+    @cached_property
+    def by_name(self) -> dict[str, Job]:
+        return {job.name: job for job in self.jobs}
 
     @property
     def folder(self) -> Path:
@@ -50,8 +55,7 @@ class Batch:
         """The job itself, or the one before it, that failed."""
         if (self.folder / "notebooks" / f"{job.name}.failed").exists():
             return job
-        by_name = {other.name: other for other in self.jobs}
-        failures = (self.find_failure(by_name[name]) for name in job.needs)
+        failures = (self.find_failure(self.by_name[name]) for name in job.needs)
         return next((failure for failure in failures if failure), None)
 
 
@@ -180,6 +184,7 @@ def load_sweep_cycles(batch: Batch, study: str) -> pd.DataFrame:
 
 
 def load_point_cycles(points: list[tuple[object, Run]], study: str) -> pd.DataFrame:
+    """The same for the points of one cell: see `load_cycles`."""
     parts = [
         read_cycles(run).assign(**describe_cell(run), **{study: value})
         for value, run in points

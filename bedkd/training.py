@@ -192,6 +192,26 @@ def forward_all(
     return logits, hidden
 
 
+@torch.no_grad()
+def first_states(model, encoded: Encoded, compute: Compute) -> tuple[Tensor, Tensor]:
+    """Logits [N, C] and the last hidden state of each row's first token [N, H]: float32, on the
+    CPU, in row order; dropout is off.
+
+    `forward_all` would hold the states of all tokens, a hundred times as many.
+    """
+    was_training = model.training
+    model.eval()
+    logits = torch.zeros(len(encoded), model.config.num_labels)
+    states = torch.zeros(len(encoded), model.config.hidden_size)
+    for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
+        with compute.autocast():
+            output = model(**collate(encoded, index, compute.device), output_hidden_states=True)
+        logits[index] = output.logits.float().cpu()
+        states[index] = output.hidden_states[-1][:, 0].float().cpu()
+    model.train(was_training)
+    return logits, states
+
+
 def predict_probabilities(model, encoded: Encoded, compute: Compute) -> np.ndarray:
     """Class probabilities [N, C] (float32), in row order."""
     logits, _ = forward_all(model, encoded, compute)

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 
-from bedkd.batching import collate, evaluation_batches
 from bedkd.config import TsneConfig
 from bedkd.errors import BedkdError
 from bedkd.metrics import percent
 from bedkd.models import Classifier
+from bedkd.training import first_states
 
 N_NEIGHBOURS = 10
 MIN_ROWS = 4  # a row then has three others: enough for a perplexity of 1
@@ -37,25 +36,13 @@ def draw_rows(train: pd.DataFrame, truth: pd.DataFrame, n_per_kind: int, seed: i
     return pd.concat(drawn, ignore_index=True)
 
 
-@torch.no_grad()
 def read_features(classifier: Classifier, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Features [N, H] (float32) and predicted classes [N], in the order of the texts; no dropout.
 
     A text's feature is the last hidden state of its first token: an encoder's head reads no more.
     """
-    model, compute = classifier.model, classifier.compute
-    encoded = classifier.encode(texts)
-    features = torch.zeros(len(encoded), model.config.hidden_size)
-    predicted = torch.zeros(len(encoded), dtype=torch.int64)
-    was_training = model.training
-    model.eval()
-    for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
-        with compute.autocast():
-            output = model(**collate(encoded, index, compute.device), output_hidden_states=True)
-        features[index] = output.hidden_states[-1][:, 0].float().cpu()
-        predicted[index] = output.logits.argmax(dim=-1).cpu()
-    model.train(was_training)
-    return features.numpy(), predicted.numpy()
+    logits, states = first_states(classifier.model, classifier.encode(texts), classifier.compute)
+    return states.numpy(), logits.argmax(dim=-1).numpy()
 
 
 def embed(features: np.ndarray, *, perplexity: float, seed: int) -> np.ndarray:

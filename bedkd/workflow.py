@@ -26,12 +26,11 @@ from bedkd.store import source_digest
 SUMMARY_MODULES = ("assembly", "figures", "report")  # with all that they import
 
 
-def make_plan(profile: Profile, overrides: dict, threads: int = 1) -> dict:
+def make_plan(profile: Profile, overrides: dict, jobs: list[Job]) -> dict:
     """What the Snakefile reads: job name to notebook parameters and the jobs before it."""
     return {
         "profile": profile.name,
-        "threads": threads,
-        "jobs": describe_jobs(plan_jobs(profile, overrides)),
+        "jobs": describe_jobs(jobs),
         "summaries": describe_jobs(plan_summaries(profile, overrides)),
     }
 
@@ -53,12 +52,13 @@ def reproduce(profile: Profile, overrides: dict, place: Place, is_dry_run: bool 
 
     Returns the exit code; a failed cell stops no other.
     """
-    plan = make_plan(profile, overrides) | plan_gpus(place)
+    jobs = plan_jobs(profile, overrides)
+    plan = make_plan(profile, overrides, jobs) | plan_gpus(place)
     folder = outputs_folder() / profile.name
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder), name_folders():
         write_json(folder / "plan.json", plan)
-        forget_broken(profile, overrides, folder)
+        forget_broken(jobs, folder)
         command = [sys.executable, "-m", "snakemake", "-s", str(find_snakefile(place, folder))]
         with open(folder / "snakemake.log", "a", encoding="utf-8") as log:
             unlock(command, folder, log)
@@ -70,7 +70,7 @@ def reproduce(profile: Profile, overrides: dict, place: Place, is_dry_run: bool 
                 before = os.fstat(log.fileno()).st_size
                 result = subprocess.run([*command, *options], cwd=folder, stderr=log)
                 note_lost_jobs(folder, before)
-                is_summarised = summarise(profile, overrides, plan, folder, log)
+                is_summarised = summarise(profile, overrides, jobs, plan, log)
     return report(plan, folder, result.returncode, is_summarised)
 
 
@@ -103,10 +103,10 @@ def hold_lock(folder: Path):
         yield
 
 
-def forget_broken(profile: Profile, overrides: dict, folder: Path) -> None:
+def forget_broken(jobs: list[Job], folder: Path) -> None:
     """Take away the stamp of every job whose result is gone or not whole, so that it runs again."""
     said = set()
-    for job in plan_jobs(profile, overrides):
+    for job in jobs:
         stamp = folder / "notebooks" / f"{job.name}.done"
         broken = {run.folder(s) for run, s in job.results if run.record(s) is None}
         if stamp.exists() and broken:
@@ -116,34 +116,35 @@ def forget_broken(profile: Profile, overrides: dict, folder: Path) -> None:
             said |= broken
 
 
-def summarise(profile: Profile, overrides: dict, plan: dict, folder: Path, log) -> bool:
+def summarise(profile: Profile, overrides: dict, jobs: list[Job], plan: dict, log) -> bool:
     """Make tables, figures and report.html, unless they are of these very results already.
 
     Not part of the DAG: a job of Snakemake runs only if all before it went well, and a report that
     a failed cell keeps from being made cannot show it. Returns True if all went well.
     """
+    folder = outputs_folder() / profile.name
     stamp = folder / "summaries.json"
-    digest = {"results": digest_results(profile, overrides, plan, folder)}
+    now = {"results": digest_results(jobs, plan, folder)}
     outputs = [folder / name for name in ("tables/table1.csv", "report.html")]
-    if all(path.exists() for path in outputs) and read_json(stamp) == digest:
+    if all(path.exists() for path in outputs) and read_json(stamp) == now:
         return True
     stamp.unlink(missing_ok=True)
     command = [sys.executable, "-m", "bedkd.jobs", "plan.json"]
-    jobs = [subprocess.Popen([*command, job], cwd=folder, stderr=log) for job in plan["summaries"]]
-    codes = [job.wait() for job in jobs]
+    made = [subprocess.Popen([*command, job], cwd=folder, stderr=log) for job in plan["summaries"]]
+    codes = [process.wait() for process in made]
     from bedkd.report import write_report  # with pandas and scipy: not before it is needed
 
     write_report(profile.path, overrides)
     if not any(codes):
-        write_json(stamp, digest)
+        write_json(stamp, now)
     return not any(codes)
 
 
-def digest_results(profile: Profile, overrides: dict, plan: dict, folder: Path) -> str:
+def digest_results(jobs: list[Job], plan: dict, folder: Path) -> str:
     """What the summaries show: which results are there, what failed, and the code that shows it."""
     parts = [source_digest(module) for module in SUMMARY_MODULES]
     parts += [job["source"] for job in plan["summaries"].values()]
-    for job in plan_jobs(profile, overrides):
+    for job in jobs:
         parts.append(str((folder / "notebooks" / f"{job.name}.failed").exists()))
         for run, stage in job.results:
             record = run.record(stage) or {}

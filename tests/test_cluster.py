@@ -131,7 +131,7 @@ def test_jobs_find_the_folders_from_anywhere(monkeypatch, tmp_path):
 
 
 def test_a_job_does_without_the_fork_server_of_another_machine(tmp_path, monkeypatch):
-    monkeypatch.setenv(SOCKET, "/tmp/of-another-machine/forks")
+    monkeypatch.setenv(SOCKET, str(tmp_path / "of another machine"))
     jobs = {"99_nothing/x": {"parameters": {}, "title": "nothing"}}
     (tmp_path / "plan.json").write_text(json.dumps({"jobs": jobs, "summaries": {}}))
     command = [sys.executable, "-m", "bedkd.jobs", "plan.json", "99_nothing/x"]

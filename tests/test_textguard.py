@@ -22,7 +22,6 @@ from bedkd.defences.textguard import BestEpoch, defend, prepare_texts, train_mod
 from bedkd.defences.trigger_words import (
     count_suspects,
     find_trigger_words,
-    first_states,
     leave_words_out,
     score_words,
 )
@@ -31,6 +30,7 @@ from bedkd.devices import Compute
 from bedkd.errors import BedkdError, BlindnessError
 from bedkd.models import Classifier, train_victim
 from bedkd.tiny import build_tiny_bert
+from bedkd.training import first_states
 
 TEXTS = [
     "The cat, the dog -- and THE 3 birds!",
@@ -167,13 +167,15 @@ def test_leaving_a_word_out_of_the_ids_is_tokenizing_the_shortened_text(
 
 def test_states_are_those_of_the_first_token(tiny_victim, rows, monkeypatch):
     encoded = tiny_victim.encode(rows.text)
-    states = first_states(tiny_victim, encoded)
+    states = first_states(tiny_victim.model, encoded, tiny_victim.compute)[1]
     for i in (0, 7, 31):
         with torch.no_grad():
             output = tiny_victim.model(encoded.rows[i][None], output_hidden_states=True)
         torch.testing.assert_close(states[i], output.hidden_states[-1][0, 0])
     monkeypatch.setattr(Compute, "eval_tokens", 40)
-    torch.testing.assert_close(first_states(tiny_victim, encoded), states)
+    torch.testing.assert_close(
+        first_states(tiny_victim.model, encoded, tiny_victim.compute)[1], states
+    )
 
 
 def test_a_score_is_how_far_the_state_moves_without_the_word(tiny_victim, rows):
@@ -181,7 +183,9 @@ def test_a_score_is_how_far_the_state_moves_without_the_word(tiny_victim, rows):
     for text, scores in zip(texts, score_words(tiny_victim, texts), strict=True):
         words = list(dict.fromkeys(word.lower() for word in split_words(text)))
         tried = [text, *(shorten(text, word) for word in words)]
-        whole, *rest = first_states(tiny_victim, tiny_victim.encode(tried)).numpy()
+        encoded = tiny_victim.encode(tried)
+        _, states = first_states(tiny_victim.model, encoded, tiny_victim.compute)
+        whole, *rest = states.numpy()
         moves = [np.linalg.norm(state - whole, ord=np.inf) for state in rest]
         assert list(scores) == words and list(scores.values()) == pytest.approx(moves, abs=1e-4)
         assert max(moves, default=1) > 0.1

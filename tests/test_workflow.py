@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from bedkd.errors import BedkdError
+from bedkd.plan import plan_jobs
 from bedkd.profiles import PROJECT, load_profile
 from bedkd.records import read_record, stable_part
 from bedkd.store import CHAIN
-from bedkd.workflow import hold_lock, make_plan
+from bedkd.workflow import describe_jobs, hold_lock
 
 PROFILE = """
 extends: quick
@@ -177,7 +178,7 @@ def follow(first):
 def test_a_changed_value_reruns_what_follows_it_and_nothing_else(profile, changes, first):
     """A job of another name, or from another notebook, is run; any other is done already."""
     loaded, only = load_profile(str(profile)), {"attack": ["addsent"]}
-    before, after = (make_plan(loaded, only | c)["jobs"] for c in ({}, changes))
+    before, after = (describe_jobs(plan_jobs(loaded, only | c)) for c in ({}, changes))
     rerun = {
         name for name, job in after.items() if before.get(name, {}).get("source") != job["source"]
     }

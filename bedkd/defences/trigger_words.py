@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from bedkd.batching import Encoded, collate, evaluation_batches
+from bedkd.batching import Encoded
 from bedkd.defences.config import TextGuardConfig
 from bedkd.defences.word_groups import split_words
 from bedkd.models import Classifier
+from bedkd.training import first_states
 
 CHUNK = 256  # texts whose shortened copies are in memory at once
 
@@ -48,7 +49,8 @@ def score_words(victim: Classifier, texts: Sequence[str]) -> Iterator[dict[str, 
     starts = range(0, len(texts), CHUNK)
     for start in tqdm(starts, desc="trigger words", leave=False, mininterval=1, disable=is_silent):
         names, encoded = leave_words_out(victim, texts[start : start + CHUNK])
-        states = first_states(victim, encoded).split([len(words) + 1 for words in names])
+        _, states = first_states(victim.model, encoded, victim.compute)
+        states = states.split([len(words) + 1 for words in names])
         for words, of_text in zip(names, states, strict=True):
             moves = (of_text[1:] - of_text[:1]).abs().amax(dim=1)
             yield dict(zip(words, moves.tolist(), strict=True))
@@ -102,19 +104,3 @@ def cut(ids: np.ndarray, is_special: np.ndarray, max_length: int) -> Tensor:
     n_over = max(0, len(ids) - max_length)
     body = np.flatnonzero(~is_special)
     return torch.from_numpy(np.delete(ids, body[len(body) - n_over :]))
-
-
-@torch.no_grad()
-def first_states(classifier: Classifier, encoded: Encoded) -> Tensor:
-    """The last hidden state of each row's first token, [CLS]: float32 [N, H] on the CPU.
-
-    `forward_all` would hold the states of all tokens, a hundred times as many.
-    """
-    classifier.model.eval()
-    states = torch.zeros(len(encoded), classifier.model.config.hidden_size)
-    for index in evaluation_batches(encoded.lengths, classifier.compute.eval_tokens):
-        batch = collate(encoded, index, classifier.compute.device)
-        with classifier.compute.autocast():
-            output = classifier.model.base_model(**batch)
-        states[index] = output.last_hidden_state[:, 0].float().cpu()
-    return states
