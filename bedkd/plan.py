@@ -63,7 +63,8 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
     studies = profile.list_studies(run, overrides)
     for stage in profile.list_defences(overrides):
         label = f"{stage}-{run.folder(stage).name}"
-        more = parameters | {"defence": stage, "with_curve": "ablations" in studies}
+        # a curve over rates and epochs is for a reader of the notebook, at four times the cost
+        more = parameters | {"defence": stage, "with_curve": False}
         needs, results = (names[STAGES[stage].upstream],), ((run, stage),)
         jobs.append(Job("05_defences", label, more, needs, f"{title} {stage}", results))
     cell = run.folder("akd").name.rsplit("-", 1)[0]

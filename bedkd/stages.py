@@ -17,7 +17,7 @@ from bedkd.errors import BedkdError
 from bedkd.makers import MAKERS
 from bedkd.records import environment, write_json
 from bedkd.results import compute_of, read_truth, read_view
-from bedkd.store import Run, list_files, needed_stages, publish
+from bedkd.store import Run, hold_alone, list_files, needed_stages, publish
 from bedkd.views import DefenderView, Truth
 
 
@@ -31,9 +31,18 @@ def ensure(run: Run, stage: str) -> dict:
         return record
     for needed in needed_stages(run.config, stage):
         ensure(run, needed)
+    target = run.folder(stage)
+    with explain_full_disk(target), hold_alone(target):
+        if record := run.record(stage):  # made by the process that we waited for
+            return record
+        return make(run, stage)
+
+
+def make(run: Run, stage: str) -> dict:
+    """The record of a stage, made now."""
     started = datetime.now(UTC)
     clock = time.perf_counter()
-    with explain_full_disk(run.folder(stage)), publish(run.folder(stage)) as folder:
+    with publish(run.folder(stage)) as folder:
         result = MAKERS[stage](run, folder)
         record = describe(run, stage) | result
         record.setdefault("seconds", time.perf_counter() - clock)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -278,6 +279,19 @@ def _dump(source: str) -> str:
 
 
 @contextlib.contextmanager
+def hold_alone(folder: Path) -> Iterator[None]:
+    """One process at a time makes a result, others wait: two cells may need the same teacher."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.parent / f".{folder.name}.lock"
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however it ends
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def publish(folder: Path) -> Iterator[Path]:
     """A scratch folder that becomes `folder` when the block ends well, and vanishes when not."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -288,7 +302,7 @@ def publish(folder: Path) -> Iterator[Path]:
         for path in scratch.rglob("*"):  # libraries write weights for their owner alone
             path.chmod(0o755 if path.is_dir() else 0o644)
         if (record := read_record(folder)) and is_complete(folder, record):
-            shutil.rmtree(scratch)  # another process was faster with the same result
+            shutil.rmtree(scratch)  # made by a process that does not see our locks
             return
         if folder.exists():
             shutil.rmtree(folder)

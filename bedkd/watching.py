@@ -11,7 +11,7 @@ from bedkd.mepd import mepd
 from bedkd.models import Classifier
 from bedkd.views import DefenderView, Truth
 
-N_WATCHED = 256  # rows of each kind whose MEPD is followed while the DMM trains
+N_WATCHED = 128  # rows of each kind whose MEPD is followed while the DMM trains
 
 
 class Watched:

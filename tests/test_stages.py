@@ -1,6 +1,8 @@
 """The chain of stages on a small run: records, reuse, and a defender who sees no truth."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -158,6 +160,24 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ensure(run, "data")
     assert not list((tmp_path / "runs/data").iterdir())
+
+
+def test_two_at_once_make_a_result_once(tmp_path, monkeypatch):
+    makers, made = __import__("bedkd.makers").makers.MAKERS, []
+    make_data = makers["data"]
+
+    def make_slowly(run, folder):
+        made.append(folder)
+        time.sleep(0.3)
+        return make_data(run, folder)
+
+    monkeypatch.setitem(makers, "data", make_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: ensure(make_run(tmp_path), "data"), range(2))
+    assert len(made) == 1 and first == second
+    assert [path.name for path in (tmp_path / "runs/data").iterdir()] == [
+        make_run(tmp_path).folder("data").name
+    ]
 
 
 def test_inspection(run):
