@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,8 @@ class Table:
         cells = self.cells.assign(sources=[" ".join(sources) for sources in self.cells.sources])
         write_text(path.with_name(f"{path.name}_cells.csv"), cells.round(4).to_csv(index=False))
         write_text(path.with_suffix(".md"), f"{self.caption}\n\n{to_markdown(self.texts())}\n")
-        write_text(path.with_suffix(".tex"), to_latex(self.texts(), self.caption))
+        stacked = self.lay_out(stack_cell).fillna("--")
+        write_text(path.with_suffix(".tex"), to_latex(stacked, self.caption))
 
 
 def order(values: pd.Series, names: dict[str, str]) -> pd.Categorical:
@@ -192,28 +194,58 @@ def to_markdown(texts: pd.DataFrame) -> str:
 
 
 LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: "\\" + character for character in "%_#&${}"},
+    "^": r"\^{}",
     "±": r"$\pm$",
     "✓": r"\checkmark",
     "✗": r"$\times$",
-    "\\textasciitilde ": r"$\sim$",  # what escaping makes of it
     "~": r"$\sim$",
     "–": "--",
     "γ": r"$\gamma$",
 }
 
 
-def to_latex(texts: pd.DataFrame, caption: str) -> str:
-    """A table that needs the packages booktabs, multirow and amssymb."""
-    latex = texts.to_latex(escape=True, caption=escape_latex(caption), multicolumn_format="c")
-    for character, command in LATEX.items():
-        latex = latex.replace(character, command)
-    return "% needs booktabs, multirow, amssymb\n" + latex
-
-
 def escape_latex(text: str) -> str:
-    for character in "%_#&":
-        text = text.replace(character, "\\" + character)
-    return text
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def stack_cell(cell: pd.Series) -> str:
+    """What `describe_cell` says, in lines: ours, the paper's, the difference with its mark."""
+    lines = describe_cell(cell).removesuffix(")").replace(" (", " / ").split(" / ")
+    ours, *others = map(escape_latex, lines)
+    if not others:
+        return ours
+    small = (rf"\scriptsize {line}".replace("-", "$-$") for line in others)
+    return r"\begin{tabular}[t]{@{}c@{}}" + r"\\".join([ours, *small]) + r"\end{tabular}"
+
+
+def to_latex(stacked: pd.DataFrame, caption: str) -> str:
+    """Across both columns of a page, made smaller only if it is wider. stacked: see `stack_cell`.
+
+    It needs the packages booktabs, multirow, amssymb and graphicx.
+    """
+    n_index, n_columns = stacked.index.nlevels, len(stacked.columns)
+    tabular = (
+        stacked.rename(index=escape_names, columns=escape_names)
+        .rename_axis(index=escape_names, columns=escape_names)
+        .to_latex(
+            escape=False, multicolumn_format="c", column_format="l" * n_index + "c" * n_columns
+        )
+    )
+    tabular = re.sub(r"\\cline{[-\d]+}\n\\bottomrule", r"\\bottomrule", tabular)
+    tabular = tabular.replace(r"\cline", r"\cmidrule")
+    return (
+        "% needs booktabs, multirow, amssymb, graphicx\n"
+        "\\begin{table*}\n\\centering\n\\setlength{\\tabcolsep}{3pt}\n"
+        f"\\caption{{{escape_latex(caption)}}}\n"
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+        f"{tabular}}}\n\\end{{table*}}\n"
+    )
+
+
+def escape_names(name: object) -> str:
+    return escape_latex(str(name))
 
 
 def make_table(name: str, records: pd.DataFrame, layout: Layout | None = None) -> Table:

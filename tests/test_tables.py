@@ -87,7 +87,8 @@ def test_latex(records, tmp_path):
     make_table("table1", records).save(tmp_path / "t")
     latex = (tmp_path / "t.tex").read_text()
     assert r"\begin{tabular}" in latex and r"\caption{ASR and CACC (\%)" in latex
-    assert r"91.97 / 91.97 (+0.00 \checkmark)" in latex
+    assert r"}91.97\\\scriptsize 91.97\\\scriptsize +0.00 \checkmark\end{tabular}" in latex
+    assert r"}90.48\\\scriptsize 90.48" in latex and r"\cline" not in latex
     assert not set("±✓✗–γ") & set(latex)
 
 
