@@ -136,11 +136,13 @@ def plot_cycles_by(history: pd.DataFrame, *, by: str, ax: Axes | None = None) ->
         for name, style in (("cacc", "-"), ("asr", "--")):
             rows = history[history[by] == value].dropna(subset=[name])
             mean = rows.groupby("epoch")[name].mean()
-            label = f"{value}" if name == "cacc" else None
+            label = f"{by} = {value}" if name == "cacc" else None
             ax.plot(mean, style, color=colour, marker=marker, markersize=2.5, label=label)
+    for name, style in (("CACC", "-"), ("ASR", "--")):
+        ax.plot([], [], style, color=BLACK, label=name)
     ax.set(xlabel="AKD cycle", ylabel="%", ylim=(-3, 103))
     whole_ticks(ax)
-    ax.legend(frameon=False, title=by, fontsize="small", loc="center right")
+    ax.legend(frameon=False, fontsize="small", loc="center right")
     return ax
 
 

@@ -139,3 +139,18 @@ def test_trigger_is_marked_and_markup_escaped():
     )
     shown = figures.show_poison(rows, ("neg", "pos")).data
     assert "<mark>cf</mark>" in shown and "unknown" in shown and "pos" in shown
+
+
+def test_cycles_by_a_parameter_say_which_line_is_which():
+    cycles = {"epoch": [0, 5] * 2, "n_poison": [4, 4, 16, 16]}
+    history = pd.DataFrame(cycles | {"asr": [100, 50, 100, 0], "cacc": [90, 80, 90, 85]})
+    ax = figures.plot_cycles_by(history, by="n_poison")
+    lines = dict(
+        zip([t.get_text() for t in ax.get_legend().get_texts()], ax.get_legend().get_lines())
+    )
+    assert list(lines) == ["n_poison = 4", "n_poison = 16", "CACC", "ASR"]
+    drawn = {
+        (line.get_linestyle(), *line.get_ydata()) for line in ax.lines if len(line.get_ydata())
+    }
+    assert drawn == {("-", 90, 80), ("--", 100, 50), ("-", 90, 85), ("--", 100, 0)}
+    assert lines["CACC"].get_linestyle() == "-" and lines["ASR"].get_linestyle() == "--"
