@@ -145,9 +145,9 @@ def test_cycles_by_a_parameter_say_which_line_is_which():
     cycles = {"epoch": [0, 5] * 2, "n_poison": [4, 4, 16, 16]}
     history = pd.DataFrame(cycles | {"asr": [100, 50, 100, 0], "cacc": [90, 80, 90, 85]})
     ax = figures.plot_cycles_by(history, by="n_poison")
-    lines = dict(
-        zip([t.get_text() for t in ax.get_legend().get_texts()], ax.get_legend().get_lines())
-    )
+    legend = ax.get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    lines = dict(zip(names, legend.get_lines(), strict=True))
     assert list(lines) == ["n_poison = 4", "n_poison = 16", "CACC", "ASR"]
     drawn = {
         (line.get_linestyle(), *line.get_ydata()) for line in ax.lines if len(line.get_ydata())
