@@ -126,7 +126,8 @@ def taken_by_onion(run: Run, view, texts: list[str]) -> list[str]:
 
 
 def taken_by_imbert(run: Run, view, texts: list[str]) -> list[str]:
-    pieces = imbert.show_removal(view.victim, texts, run.config.imbert)
+    config = replace(run.config.imbert, max_score=run.record("imbert").get("max_score"))
+    pieces = imbert.show_removal(view.victim, texts, config)
     taken = pieces[pieces.is_removed].groupby("row").piece.agg(" ".join)
     return [taken.get(row, "") for row in range(len(texts))]
 

@@ -28,6 +28,7 @@ SMALL = {
     "language.model": "tiny-lm",
     "language.epochs": 1,
     "onion.n_clean_per_class": 16,
+    "imbert.n_clean_per_class": 16,
     "textguard.n_groups": 2,
     "textguard.epochs": 2,
     "textguard.min_count": 2,

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from bedkd.batching import Encoded
+from bedkd.data import draw_clean_few
 from bedkd.defences import imbert
 from bedkd.defences.config import ImbertConfig
 from bedkd.defences.interface import EquippedView
 from bedkd.devices import Compute
+from bedkd.errors import BedkdError
 from bedkd.models import Classifier
 
 SCORES = ("gradient", "attention")
@@ -20,11 +22,11 @@ def make_view(victim, rows) -> EquippedView:
 
 @pytest.fixture
 def defend(tiny_victim, rows):
-    """Texts' probabilities under a config's parameters."""
+    """Texts' probabilities under a config's parameters, of which `max_score` lets all K go."""
 
     def predict(texts, **options):
-        view = make_view(tiny_victim, rows)
-        return imbert.defend(view, ImbertConfig(**options), seed=0).predict(texts)
+        view, config = make_view(tiny_victim, rows), ImbertConfig(**{"max_score": 1e9} | options)
+        return imbert.defend(view, config, seed=0).predict(texts)
 
     return predict
 
@@ -109,6 +111,35 @@ def test_neither_order_nor_batches_matter(defend, tiny_victim, rows, triggered, 
     alone = imbert.token_scores(tiny_victim, tiny_victim.encode(texts), score)
     for one, other in zip(alone, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_max_score_is_the_highest_that_clean_rows_allow(tiny_victim, rows):
+    view, few = make_view(tiny_victim, rows), draw_clean_few(rows, 8)
+    curve = list(imbert.sweep_max_score(tiny_victim, few, ImbertConfig()))
+    limits = [point["max_score"] for point in curve]
+    assert limits[0] == 0 and limits == sorted(set(limits)) and len(limits) > 20
+    assert curve[0]["accuracy"] == 100 * np.mean(
+        tiny_victim.predict(few.text).argmax(axis=1) == few.label
+    )
+    for point in curve[1::7]:  # in steps as all at once
+        config = ImbertConfig(max_score=point["max_score"])
+        predicted = imbert.defend(view, config, seed=0).predict(few.text).argmax(axis=1)
+        assert point["accuracy"] == pytest.approx(100 * np.mean(predicted == few.label))
+    for drop in (0.0, 10.0):
+        config = ImbertConfig(n_clean_per_class=8, max_accuracy_drop=drop)
+        facts = imbert.defend(view, config, seed=0).facts
+        beyond = [p for p in curve if p["accuracy"] < curve[0]["accuracy"] - drop - 1e-6]
+        allowed = [limit for limit in limits if not beyond or limit < beyond[0]["max_score"]]
+        assert facts["max_score"] == allowed[-1]
+        assert facts["victim_clean_accuracy"] - facts["clean_accuracy"] <= drop + 1e-6
+    assert beyond  # without a limit, K = 3 costs more than 10 points here
+
+
+def test_too_few_clean_rows_to_choose_on(tiny_victim, rows):
+    view = make_view(tiny_victim, rows)
+    with pytest.raises(BedkdError, match="320"):
+        imbert.defend(view, ImbertConfig(), seed=0)
+    imbert.defend(view, ImbertConfig(n_tokens=0), seed=0)  # nothing to choose
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -204,7 +235,7 @@ def test_the_trigger_is_among_the_selected(tiny_victim, triggered, score, n_toke
 @pytest.mark.parametrize("score", SCORES)
 def test_roberta_is_a_victim_like_any_other(roberta_victim, rows, triggered, score):
     """Its positions are counted from the ids, so that no batch may shift them."""
-    victim, config = roberta_victim, ImbertConfig(n_tokens=3, score=score)
+    victim, config = roberta_victim, ImbertConfig(n_tokens=3, score=score, max_score=1e9)
     assert np.mean(victim.predict(triggered.text).argmax(axis=1) == 0) == 1
     encoded = victim.encode(triggered.text)
     together = imbert.token_scores(victim, encoded, score)
@@ -218,7 +249,7 @@ def test_roberta_is_a_victim_like_any_other(roberta_victim, rows, triggered, sco
     shown = imbert.show_removal(victim, ["the plot is dull ."], config)
     assert list(shown.piece) == ["Ġthe", "Ġplot", "Ġis", "Ġdull", "Ġ."]
     for removal in ("delete", "mask"):
-        config = ImbertConfig(n_tokens=3, score=score, removal=removal)
+        config = ImbertConfig(n_tokens=3, score=score, removal=removal, n_clean_per_class=8)
         defended = imbert.defend(make_view(victim, rows), config, seed=0)
         assert np.isfinite(defended.predict([*triggered.text, ""])).all()
 

@@ -53,14 +53,22 @@ class OnionConfig:
 
 @dataclass(frozen=True)
 class ImbertConfig:
-    """IMBERT (He et al., 2023a); K = 3 is BeDKD's choice (appendix D)."""
+    """IMBERT (He et al., 2023a); K = 3 is BeDKD's choice (appendix D).
 
-    n_tokens: int = 3  # K, word pieces taken out of each text
+    Of the K, only those that score under a threshold λ go. None: the highest λ that costs the
+    victim no more than `max_accuracy_drop` points of accuracy on D_c^few, as for ONION.
+    """
+
+    n_tokens: int = 3  # K, word pieces that may be taken out of each text
     score: str = "gradient"
     removal: str = "delete"
-    max_score: float | None = None  # of the K only those that score lower; None: all of them
+    max_score: float | None = None  # λ
+    n_clean_per_class: int = 320
+    max_accuracy_drop: float = 2.0  # percentage points
 
     def __post_init__(self):
+        check_positive(self, "n_clean_per_class")
+        check_not_negative(self, "max_accuracy_drop")
         check_not_negative(self, "n_tokens")
         check_choice(self, "score", ("gradient", "attention"))
         check_choice(self, "removal", ("delete", "mask"))

@@ -1,13 +1,16 @@
 """IMBERT (He et al., 2023a): the victim itself points at the words that decide its prediction.
 
-Each word piece of a text gets a score, the K pieces with the highest are taken out, and the victim
-classifies the rest. Nothing is trained; all it needs is the victim and the text.
+Each word piece of a text gets a score, the K pieces with the highest are taken out unless they
+score λ or more, and the victim classifies the rest. Nothing is trained. IMBERT's authors set λ by
+hand and BeDKD's paper leaves it open; here clean rows choose it, since with all K gone too many
+clean texts lose the words that they hang on.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,30 +18,84 @@ import torch
 from torch import Tensor
 
 from bedkd.batching import Encoded, collate, evaluation_batches
+from bedkd.data import draw_clean_few
 from bedkd.defences.config import ImbertConfig
 from bedkd.defences.interface import Defended, EquippedView
+from bedkd.defences.thresholds import choose_threshold
+from bedkd.metrics import percent
 from bedkd.models import Classifier
 
 
 def defend(view: EquippedView, config: ImbertConfig, *, seed: int) -> Defended:
     """A text's prediction without its K most decisive word pieces. Draws nothing: no use of `seed`.
 
-    The authors' code is for one text at a time; this works on batches, with the same scores.
+    The authors' code is for one text at a time; this works on batches, with the same scores. They
+    have λ for gradients alone; by attention, all K go.
+
+    Raises:
+        BedkdError: too few clean rows to choose λ on.
     """
+    facts = {"n_tokens": config.n_tokens, "score": config.score, "removal": config.removal}
+    if config.score == "gradient" and config.max_score is None and config.n_tokens:
+        clean_few = draw_clean_few(view.clean_pool, config.n_clean_per_class)
+        curve = sweep_max_score(view.victim, clean_few, config)
+        untouched, chosen = choose_threshold(curve, config.max_accuracy_drop)
+        config = replace(config, max_score=chosen["max_score"])
+        facts["clean_accuracy"] = chosen["accuracy"]
+        facts["victim_clean_accuracy"] = untouched["accuracy"]
+    if config.max_score is not None:
+        facts["max_score"] = config.max_score
 
     def predict(texts: Sequence[str]) -> np.ndarray:
         encoded = view.victim.encode(texts)
         return predict_without(view.victim, encoded, find(view.victim, encoded, config), config)
 
-    facts = {"n_tokens": config.n_tokens, "score": config.score, "removal": config.removal}
     return Defended(predict, facts)
 
 
-def find(victim: Classifier, encoded: Encoded, config: ImbertConfig) -> list[Tensor]:
-    """Positions to remove from each of N texts, at most K, the highest score first."""
+def sweep_max_score(victim: Classifier, rows: pd.DataFrame, config: ImbertConfig) -> Iterator[dict]:
+    """From the λ under which nothing is removed upwards, a hundredth of the candidates at a time.
+
+    Yields max_score and the victim's accuracy on the rows, in percent.
+    """
+    encoded, labels = victim.encode(rows.text), rows.label.to_numpy()
+    scores = token_scores(victim, encoded, config.score)
+    found = find(victim, encoded, replace(config, max_score=None), scores)
+    low_first = np.sort(
+        np.concatenate([s[at].numpy() for s, at in zip(scores, found, strict=True)])
+    )
+    predicted = victim.predict_encoded(encoded).argmax(axis=1)
+    yield {"max_score": 0.0, "accuracy": percent(predicted == labels)}
+    n_removed = np.zeros(len(rows), dtype=np.int64)
+    for k in np.unique(np.linspace(0, len(low_first) - 1, 101).astype(int))[1:]:
+        # between two candidates: rounding moves neither across
+        max_score = float(low_first[k - 1] / 2 + low_first[k] / 2)
+        at = [p[s[p] < max_score] for s, p in zip(scores, found, strict=True)]
+        changed = np.flatnonzero(n_removed != [len(p) for p in at])
+        if len(changed):
+            texts = Encoded(
+                [encoded.rows[i] for i in changed], encoded.pad_id, encoded.lengths[changed]
+            )
+            part = predict_without(victim, texts, [at[i] for i in changed], config)
+            predicted[changed] = part.argmax(axis=1)
+            n_removed[changed] = [len(at[i]) for i in changed]
+        yield {"max_score": max_score, "accuracy": percent(predicted == labels)}
+
+
+def find(
+    victim: Classifier,
+    encoded: Encoded,
+    config: ImbertConfig,
+    scores: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """Positions to remove from each of N texts, at most K, the highest score first.
+
+    scores: what `token_scores` gave, if it was asked already.
+    """
     if config.n_tokens == 0:
         return [torch.zeros(0, dtype=torch.int64)] * len(encoded)
-    scores = token_scores(victim, encoded, config.score)
+    if scores is None:
+        scores = token_scores(victim, encoded, config.score)
     special = special_ids(victim)
     return [
         select(row_scores, ~torch.isin(row, special), config.n_tokens, config.max_score)

@@ -16,12 +16,11 @@ import pandas as pd
 from bedkd.data import draw_clean_few
 from bedkd.defences.config import OnionConfig
 from bedkd.defences.interface import Defended, EquippedView
+from bedkd.defences.thresholds import choose_threshold
 from bedkd.errors import BedkdError
 from bedkd.language import leave_one_out
 from bedkd.metrics import percent
 from bedkd.models import Classifier
-
-ROUNDING = 1e-9  # of percentages: a drop of just `max_accuracy_drop` points is allowed
 
 
 def defend(view: EquippedView, config: OnionConfig, *, seed: int) -> Defended:
@@ -79,19 +78,6 @@ def sweep_thresholds(
             "accuracy": percent(predicted == labels),
             "deleted_share": percent(is_deleted),
         }
-
-
-def choose_threshold(curve: Iterator[dict], max_drop: float) -> tuple[dict, dict]:
-    """The curve's first point and the last one before accuracy falls by over `max_drop` points.
-
-    What lies below the first violation is not looked at, nor computed.
-    """
-    first = chosen = next(curve)
-    for point in curve:
-        if first["accuracy"] - point["accuracy"] > max_drop + ROUNDING:
-            break
-        chosen = point
-    return first, chosen
 
 
 def ask_once(victim: Classifier) -> Callable[[Sequence[str]], np.ndarray]:
