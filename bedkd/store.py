@@ -284,7 +284,11 @@ def hold_alone(folder: Path) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f".{folder.name}.lock"
     with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however it ends
+        try:  # a lock ends with its process, however that ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process makes {folder.parent.name}/{folder.name}; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield
         finally:

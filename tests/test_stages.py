@@ -162,7 +162,7 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert not list((tmp_path / "runs/data").iterdir())
 
 
-def test_two_at_once_make_a_result_once(tmp_path, monkeypatch):
+def test_two_at_once_make_a_result_once(tmp_path, monkeypatch, capsys):
     makers, made = __import__("bedkd.makers").makers.MAKERS, []
     make_data = makers["data"]
 
@@ -175,6 +175,7 @@ def test_two_at_once_make_a_result_once(tmp_path, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: ensure(make_run(tmp_path), "data"), range(2))
     assert len(made) == 1 and first == second
+    assert capsys.readouterr().out.count("waiting for it") == 1
     assert [path.name for path in (tmp_path / "runs/data").iterdir()] == [
         make_run(tmp_path).folder("data").name
     ]

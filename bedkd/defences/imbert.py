@@ -247,7 +247,7 @@ def show_removal(victim: Classifier, texts: Sequence[str], config: ImbertConfig)
     """
     encoded = victim.encode(texts)
     scores = token_scores(victim, encoded, config.score)
-    removed = find(victim, encoded, config)
+    removed = find(victim, encoded, config, scores)
     special = set(special_ids(victim).tolist())
     lines = []
     for row, ids in enumerate(encoded.rows):
