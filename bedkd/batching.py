@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 BUCKET_BATCHES = 16  # batches sorted together: little padding, and still a random order
 
@@ -34,13 +36,9 @@ def encode(tokenizer, texts: Sequence[str], max_length: int) -> Encoded:
 
 def collate(encoded: Encoded, index: Sequence[int], device, length: int | None = None) -> dict:
     """input_ids and attention_mask [B, L], padded to the longest row, or to `length`."""
-    rows = [encoded.rows[i] for i in index]
-    width = length or max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), encoded.pad_id, dtype=torch.int64)
-    mask = torch.zeros((len(rows), width), dtype=torch.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-        mask[i, : len(row)] = 1
+    ids = pad_sequence([encoded.rows[i] for i in index], True, encoded.pad_id)
+    ids = pad(ids, (0, (length or ids.shape[1]) - ids.shape[1]), value=encoded.pad_id)
+    mask = (torch.arange(ids.shape[1]) < encoded.lengths[list(index)][:, None]).long()
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 

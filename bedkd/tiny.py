@@ -6,7 +6,7 @@ They stand for the paper's three victims (Table 5): BERT, BERT-Large and RoBERTa
 import math
 import string
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from tokenizers import Tokenizer
@@ -62,7 +62,8 @@ def _base_pieces(texts: Sequence[str]) -> list[str]:
     return [*_SPECIAL, *characters, *(f"##{c}" for c in characters)]
 
 
-def _learn_vocabulary(texts: Sequence[str], vocab_size: int) -> dict[str, int]:
+@lru_cache(maxsize=1)  # TextGuard makes nine models from the same texts
+def _learn_vocabulary(texts: tuple[str, ...], vocab_size: int) -> dict[str, int]:
     """Train WordPiece on the texts and return {piece: id}, at most vocab_size pieces.
 
     Raises BedkdError if vocab_size leaves no room for merges.
@@ -130,7 +131,7 @@ def build_tiny_bert(
     vocab_size is too small for the characters of the texts.
     """
     _check(texts, num_labels, hidden_size, num_heads)
-    vocabulary = _learn_vocabulary(texts, vocab_size)
+    vocabulary = _learn_vocabulary(tuple(texts), vocab_size)
     config = BertConfig(
         vocab_size=len(vocabulary),
         max_position_embeddings=max_length,
