@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bedkd.language import LanguageModel, Pieces
 
 PACK_TOKENS = 512  # in one pack; attention costs the square of it
-VOCABULARY_BLOCK = 2048  # logits of so many words at a time: they stay in a CPU's cache
+VOCABULARY_BLOCK = 256  # logits of so many words at a time: they stay in a CPU's cache
 
 
 @dataclass(frozen=True)
