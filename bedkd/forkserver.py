@@ -9,6 +9,7 @@ node, JupyterLab) jobs and kernels start as everywhere.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -90,7 +91,9 @@ def fork_server(log) -> Iterator[None]:
 def serve(listener: int) -> None:
     """Import, accept, fork; ends when the process that started it is gone."""
     parent = os.getppid()
-    # what the jobs and the notebooks import, and the kernel itself
+    # what the jobs and the notebooks import, and the kernel itself, which takes longest over its
+    # debugger
+    import ipykernel.debugger
     import ipykernel.kernelapp  # noqa: F401
     import papermill  # noqa: F401
 
@@ -100,6 +103,7 @@ def serve(listener: int) -> None:
     import bedkd.summaries
     import bedkd.tables  # noqa: F401
 
+    gc.freeze()  # forks collect their own garbage, and do not look through all that is imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended forks leave no zombies
     with socket.socket(fileno=listener) as server:
         server.settimeout(POLL)
