@@ -36,7 +36,8 @@ def encode(tokenizer, texts: Sequence[str], max_length: int) -> Encoded:
 
 def collate(encoded: Encoded, index: Sequence[int], device, length: int | None = None) -> dict:
     """input_ids and attention_mask [B, L], padded to the longest row, or to `length`."""
-    ids = pad_sequence([encoded.rows[i] for i in index], True, encoded.pad_id)
+    rows = [encoded.rows[i] for i in index]
+    ids = pad_sequence(rows, batch_first=True, padding_value=encoded.pad_id)
     ids = pad(ids, (0, (length or ids.shape[1]) - ids.shape[1]), value=encoded.pad_id)
     mask = (torch.arange(ids.shape[1]) < encoded.lengths[list(index)][:, None]).long()
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
