@@ -36,6 +36,7 @@ rule run_notebook:
         source=lambda wildcards: JOBS[f"{wildcards.notebook}/{wildcards.name}"]["source"],
         python=sys.executable,
         stamp="notebooks/{notebook}/{name}.done",
+    priority: lambda wildcards: JOBS[f"{wildcards.notebook}/{wildcards.name}"]["priority"]
     threads: 1
     # a GPU for each job, where they are counted
     resources:

@@ -102,7 +102,10 @@ def serve(listener: int) -> None:
     import bedkd.notebooks
     import bedkd.summaries
     import bedkd.tables  # noqa: F401
+    from bedkd.store import STAGES, stage_digests
 
+    for stage in STAGES:  # now, and of the code that the forks will run: the keys need it
+        stage_digests(stage)
     gc.freeze()  # forks collect their own garbage, and do not look through all that is imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended forks leave no zombies
     with socket.socket(fileno=listener) as server:

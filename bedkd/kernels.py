@@ -1,12 +1,15 @@
-"""A Jupyter kernel provisioner that takes kernels from the fork server."""
+"""Kernels from the fork server, and a client that waits for nothing but the kernel's answer."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import time
+from queue import Empty
 
+from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.provisioning import LocalProvisioner
 
 from bedkd.forkserver import POLL, is_alive, request
@@ -58,3 +61,31 @@ class ForkProvisioner(LocalProvisioner):
         self.process = ForkedProcess(pid)
         self.pid, self.pgid = pid, pid  # it leads a session of its own
         return self.connection_info
+
+    async def kill(self, restart: bool = False) -> None:
+        """Returns when the kernel is gone: the manager looks for that every tenth of a second."""
+        await super().kill(restart)
+        while self.process and await self.poll() is None:
+            await asyncio.sleep(POLL / 100)
+
+
+class PromptClient(AsyncKernelClient):
+    """Is ready as soon as the kernel answers on both channels.
+
+    The client of Jupyter then waits for a fifth of a second of silence, so as to be rid of earlier
+    messages. Here nothing has run before, and papermill passes over messages that no cell sent.
+    """
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:
+        """Raises RuntimeError: the kernel died, or did not answer within `timeout` seconds."""
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while True:
+            self.kernel_info()
+            with contextlib.suppress(Empty):
+                await self.get_shell_msg(timeout=1)
+                await self.get_iopub_msg(timeout=0.2)
+                return
+            if not await self.parent.is_alive():
+                raise RuntimeError("the kernel died before it answered")
+            if time.monotonic() > end:
+                raise RuntimeError(f"the kernel did not answer within {timeout} seconds")

@@ -56,7 +56,14 @@ def execute(name: str, parameters: dict, output: Path) -> None:
         os.environ["JUPYTER_RUNTIME_DIR"] = folder
         # Kernels that start at once race for TCP ports; sockets in a folder of their own do not.
         kernel = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}
-        config = Config({"KernelManager": kernel})
+        client = f"{kernels.__name__}.{kernels.PromptClient.__name__}"
+        config = Config(
+            {
+                "KernelManager": kernel,
+                "AsyncKernelManager": {"client_class": client},
+                "NotebookClient": {"shutdown_kernel": "immediate"},  # results are on disk by then
+            }
+        )
         os.environ["TQDM_DISABLE"] = "1"  # a stored bar is noise
         if SOCKET in os.environ:
             os.environ["JUPYTER_DEFAULT_PROVISIONER_NAME"] = kernels.NAME

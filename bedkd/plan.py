@@ -14,7 +14,9 @@ SUMMARIES = ("10_tables", "11_figures")
 
 @dataclass(frozen=True)
 class Job:
-    """One execution of a notebook. `results`: the stages that it makes, or finds made."""
+    """One execution of a notebook. `results`: the stages that it makes, or finds made; `is_long`:
+    it trains several models.
+    """
 
     notebook: str
     label: str
@@ -22,6 +24,7 @@ class Job:
     needs: tuple[str, ...]
     title: str
     results: tuple[tuple[Run, str], ...] = ()
+    is_long: bool = False
 
     @property
     def name(self) -> str:
@@ -35,6 +38,16 @@ def plan_jobs(profile: Profile, overrides: dict) -> list[Job]:
         BedkdError: an unknown parameter, or data or weights that are nowhere to be found.
     """
     return [job for run in profile.runs(overrides) for job in plan_cell(profile, run, overrides)]
+
+
+def list_urgent(jobs: list[Job]) -> set[str]:
+    """Names of the long jobs and of all before them: a long one that is begun last keeps the whole
+    batch waiting."""
+    urgent = set()
+    for job in reversed(jobs):
+        if job.is_long or job.name in urgent:
+            urgent |= {job.name, *job.needs}
+    return urgent
 
 
 def plan_summaries(profile: Profile, overrides: dict) -> list[Job]:
@@ -66,17 +79,19 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
         # a curve over rates and epochs is for a reader of the notebook, at four times the cost
         more = parameters | {"defence": stage, "with_curve": False}
         needs, results = (names[STAGES[stage].upstream],), ((run, stage),)
-        jobs.append(Job("05_defences", label, more, needs, f"{title} {stage}", results))
+        is_long = stage == "textguard"
+        jobs.append(Job("05_defences", label, more, needs, f"{title} {stage}", results, is_long))
     cell = run.folder("akd").name.rsplit("-", 1)[0]
     if "ablations" in studies:
         results = ablation_results(run)
         label = f"{cell}-{joint_key(results)}"
-        jobs.append(Job("06_ablations", label, parameters, (names["mepd"],), title, results))
+        jobs.append(Job("06_ablations", label, parameters, (names["mepd"],), title, results, True))
     for sweep in profile.list_sweeps(run, overrides):
         results = sweep_results(run, sweep)
         label = f"{sweep.name}-{cell}-{joint_key(results)}"
         more, needs = parameters | {"sweep": sweep.name}, (names["akd"],)
-        jobs.append(Job("07_sensitivity", label, more, needs, f"{title} {sweep.name}", results))
+        about = f"{title} {sweep.name}"
+        jobs.append(Job("07_sensitivity", label, more, needs, about, results, True))
     if "tsne" in studies:
         results = ((run, "tsne"),)
         label, needs = run.folder("tsne").name, (names["akd"],)

@@ -124,16 +124,20 @@ def stage_key(config: RunConfig, stage: str) -> str:
     parts = {
         "stage": stage,
         "config": {section: values[section] for section in spec.sections},
-        "source": [
-            *(source_digest(module, unused_modules(config, stage)) for module in spec.modules),
-            maker_digest(spec.maker or f"make_{stage}"),
-        ],
+        "source": stage_digests(stage, unused_modules(config, stage)),
         "revisions": revisions(config, stage),
         "upstream": upstream,
     }
     if also:
         parts["also"] = also
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def stage_digests(stage: str, unused: frozenset[str] = frozenset()) -> list[str]:
+    """Digests of the modules behind a stage, and of its own function in `makers`."""
+    spec = STAGES[stage]
+    modules = [source_digest(module, unused) for module in spec.modules]
+    return [*modules, maker_digest(spec.maker or f"make_{stage}")]
 
 
 def needed_stages(config: RunConfig, stage: str) -> list[str]:

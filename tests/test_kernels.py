@@ -1,5 +1,6 @@
 """Jobs and kernels forked from a server that has imported everything."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import time
 
 import pytest
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import AsyncKernelManager, start_new_kernel
 from jupyter_client.provisioning import KernelProvisionerFactory
 
 from bedkd import kernels
@@ -24,16 +25,22 @@ def ask(client, code):
 
 
 @pytest.fixture
-def kernel(tmp_path, monkeypatch):
+def forks(tmp_path, monkeypatch):
+    """A fork server that kernels come from."""
     monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", kernels.NAME)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     KernelProvisionerFactory.clear_instance()  # it remembers the name from before
     with open(tmp_path / "log", "w") as log, fork_server(log):
-        manager, client = start_new_kernel(cwd=str(tmp_path))
-        yield manager, client
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+        yield
     KernelProvisionerFactory.clear_instance()
+
+
+@pytest.fixture
+def kernel(forks, tmp_path):
+    manager, client = start_new_kernel(cwd=str(tmp_path))
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
 
 
 def test_a_forked_kernel_is_ready_and_on_its_own(kernel, tmp_path):
@@ -49,6 +56,24 @@ def test_a_forked_kernel_is_ready_and_on_its_own(kernel, tmp_path):
     while is_alive(pid) and time.time() < deadline:
         time.sleep(0.1)
     assert not is_alive(pid)
+
+
+def test_a_prompt_client_hears_the_first_cell_and_its_kernel_is_gone_at_once(forks, tmp_path):
+    async def run():
+        manager = AsyncKernelManager(client_class="bedkd.kernels.PromptClient")
+        await manager.start_kernel(cwd=str(tmp_path))
+        pid, client, said = manager.provisioner.pid, manager.client(), []
+        client.start_channels()
+        await client.wait_for_ready(timeout=60)
+        await client.execute_interactive("print('heard')", timeout=60, output_hook=said.append)
+        await manager.shutdown_kernel(now=True)
+        assert not is_alive(pid)
+        with pytest.raises(RuntimeError, match="died before it answered"):
+            await client.wait_for_ready(timeout=60)
+        client.stop_channels()
+        return [m["content"]["text"] for m in said if m["msg_type"] == "stream"]
+
+    assert asyncio.run(run()) == ["heard\n"]
 
 
 def test_figures_are_shown(kernel):

@@ -17,8 +17,8 @@ from bedkd.errors import BedkdError
 from bedkd.plan import plan_jobs
 from bedkd.profiles import PROJECT, load_profile
 from bedkd.records import read_record, stable_part
-from bedkd.store import CHAIN
-from bedkd.workflow import describe_jobs, hold_lock
+from bedkd.store import CHAIN, STAGES
+from bedkd.workflow import describe_jobs, hold_lock, make_plan
 
 PROFILE = """
 extends: quick
@@ -165,6 +165,14 @@ FIRST_RERUN = [  # a changed value, and the notebook that it reruns with all tha
     ({"akd.lambda_": 0.4}, "04_akd"),
 ]
 CHAIN_NOTEBOOKS = ("01_poisoning", "02_dmm", "03_mepd", "04_akd")
+
+
+def test_long_jobs_and_those_before_them_come_first(profile):
+    plan = make_plan(load_profile(str(profile)), {}, plan_jobs(load_profile(str(profile)), {}))
+    first = {name.rsplit("-", 1)[0] for name, job in plan["jobs"].items() if job["priority"]}
+    chain = {f"{STAGES[stage].notebook}/toy-sentiment-addsent-s3" for stage in CHAIN}
+    assert first == chain | {"07_sensitivity/n_poison-toy-sentiment-addsent-s3"}
+    assert len(plan["jobs"]) > len(first)
 
 
 def follow(first):
