@@ -65,7 +65,8 @@ class ForkProvisioner(LocalProvisioner):
     async def kill(self, restart: bool = False) -> None:
         """Returns when the kernel is gone: the manager looks for that every tenth of a second."""
         await super().kill(restart)
-        while self.process and await self.poll() is None:
+        end = time.monotonic() + POLL
+        while self.process and await self.poll() is None and time.monotonic() < end:
             await asyncio.sleep(POLL / 100)
 
 
