@@ -40,14 +40,16 @@ def plan_jobs(profile: Profile, overrides: dict) -> list[Job]:
     return [job for run in profile.runs(overrides) for job in plan_cell(profile, run, overrides)]
 
 
-def list_urgent(jobs: list[Job]) -> set[str]:
-    """Names of the long jobs and of all before them: a long one that is begun last keeps the whole
-    batch waiting."""
-    urgent = set()
+def rank_jobs(jobs: list[Job]) -> dict[str, int]:
+    """Of every job, how many stand on the longest way from it to the end of a long one; else 0.
+
+    Those of the highest rank go first: a long job that is begun last keeps the whole batch waiting.
+    """
+    ranks = {job.name: int(job.is_long) for job in jobs}
     for job in reversed(jobs):
-        if job.is_long or job.name in urgent:
-            urgent |= {job.name, *job.needs}
-    return urgent
+        for need in job.needs:
+            ranks[need] = max(ranks[need], ranks[job.name] and ranks[job.name] + 1)
+    return ranks
 
 
 def plan_summaries(profile: Profile, overrides: dict) -> list[Job]:

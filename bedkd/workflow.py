@@ -18,7 +18,7 @@ from bedkd.errors import BedkdError
 from bedkd.forkserver import fork_server
 from bedkd.lost import note_lost_jobs
 from bedkd.notebooks import notebook_digest
-from bedkd.plan import Job, list_urgent, plan_jobs, plan_summaries
+from bedkd.plan import Job, plan_jobs, plan_summaries, rank_jobs
 from bedkd.profiles import Profile, outputs_folder
 from bedkd.records import write_json
 from bedkd.store import source_digest
@@ -28,11 +28,12 @@ SUMMARY_MODULES = ("assembly", "figures", "report")  # with all that they import
 
 def make_plan(profile: Profile, overrides: dict, jobs: list[Job]) -> dict:
     """What the Snakefile reads: job name to notebook parameters and the jobs before it."""
-    described = describe_jobs(jobs)
-    urgent = list_urgent(jobs)
+    ranks = rank_jobs(jobs)
     return {
         "profile": profile.name,
-        "jobs": {name: job | {"priority": int(name in urgent)} for name, job in described.items()},
+        "jobs": {
+            name: job | {"priority": ranks[name]} for name, job in describe_jobs(jobs).items()
+        },
         "summaries": describe_jobs(plan_summaries(profile, overrides)),
     }
 
