@@ -59,7 +59,7 @@ def reproduce(profile: Profile, overrides: dict, place: Place, is_dry_run: bool 
     plan = make_plan(profile, overrides, jobs) | plan_gpus(place)
     folder = outputs_folder() / profile.name
     folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(folder), name_folders():
+    with hold_lock(folder) as lock, name_folders():
         write_json(folder / "plan.json", plan)
         forget_broken(jobs, folder)
         command = [sys.executable, "-m", "snakemake", "-s", str(find_snakefile(place, folder))]
@@ -71,7 +71,9 @@ def reproduce(profile: Profile, overrides: dict, place: Place, is_dry_run: bool 
                 return list_to_do([*command, *options], plan, folder)
             with contextlib.nullcontext() if place.cluster else fork_server(log):
                 before = os.fstat(log.fileno()).st_size
-                result = subprocess.run([*command, *options], cwd=folder, stderr=log)
+                # the lock is Snakemake's too, in case that it outlives this process
+                keep = {"pass_fds": [lock.fileno()]}
+                result = subprocess.run([*command, *options], cwd=folder, stderr=log, **keep)
                 note_lost_jobs(folder, before)
                 is_summarised = summarise(profile, overrides, jobs, plan, log)
     return report(plan, folder, result.returncode, is_summarised)
@@ -97,13 +99,18 @@ def unlock(command: list[str], folder: Path, log) -> None:
 
 @contextlib.contextmanager
 def hold_lock(folder: Path):
-    """One batch at a time in a folder; the lock ends with the process, however it ends."""
+    """One batch at a time in a folder. The lock, an open file, ends with the last process that has
+    it, however that ends.
+    """
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise BedkdError(f"another run is at work in {folder}; wait for it to end") from error
-        yield
+            raise BedkdError(
+                f"another run is at work in {folder}, or the Snakemake of one that was killed; "
+                "wait for it to end"
+            ) from error
+        yield lock
 
 
 def forget_broken(jobs: list[Job], folder: Path) -> None:

@@ -290,6 +290,24 @@ def test_killed_at_any_of_ten_moments_it_ends_as_if_undisturbed(profile, batch, 
     assert "AddSent" in tables(tmp_path)["table1.csv"]
 
 
+def test_while_the_snakemake_of_a_killed_batch_lives_another_is_refused(profile, tmp_path):
+    command = [sys.executable, "-m", "bedkd.cli", "reproduce", str(profile), "--cores", "1"]
+    environment = os.environ | {"BEDKD_OUTPUTS": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as batch:
+        while not existing(tmp_path, "small/notebooks/01_poisoning/*.ipynb"):
+            assert batch.poll() is None
+            time.sleep(0.05)
+        left = psutil.Process(batch.pid).children(recursive=True)
+        batch.kill()
+    refused = reproduce(profile, tmp_path)
+    assert refused.returncode == 2 and "another run is at work" in refused.stderr
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=20)
+    assert reproduce(profile, tmp_path, "--dry-run").returncode == 0
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_said_and_loses_nothing(profile, batch, tmp_path):
     """The limit on a file's size stands for a quota: weights are over it, records are not."""
