@@ -52,7 +52,7 @@ def new_axes(ax: Axes | None) -> Axes:
 
 def whole_ticks(ax: Axes) -> None:
     """There is no epoch 2.5."""
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def plot_phases(

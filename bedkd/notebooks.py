@@ -56,11 +56,10 @@ def execute(name: str, parameters: dict, output: Path) -> None:
         os.environ["JUPYTER_RUNTIME_DIR"] = folder
         # Kernels that start at once race for TCP ports; sockets in a folder of their own do not.
         kernel = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}
-        client = f"{kernels.__name__}.{kernels.PromptClient.__name__}"
         config = Config(
             {
                 "KernelManager": kernel,
-                "AsyncKernelManager": {"client_class": client},
+                "AsyncKernelManager": {"client_class": "bedkd.kernels.PromptClient"},
                 "NotebookClient": {"shutdown_kernel": "immediate"},  # results are on disk by then
             }
         )

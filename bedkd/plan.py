@@ -47,8 +47,8 @@ def rank_jobs(jobs: list[Job]) -> dict[str, int]:
     """
     ranks = {job.name: int(job.is_long) for job in jobs}
     for job in reversed(jobs):
-        for need in job.needs:
-            ranks[need] = max(ranks[need], ranks[job.name] and ranks[job.name] + 1)
+        if rank := ranks[job.name]:
+            ranks |= {need: max(ranks[need], rank + 1) for need in job.needs}
     return ranks
 
 
@@ -81,19 +81,20 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
         # a curve over rates and epochs is for a reader of the notebook, at four times the cost
         more = parameters | {"defence": stage, "with_curve": False}
         needs, results = (names[STAGES[stage].upstream],), ((run, stage),)
-        is_long = stage == "textguard"
-        jobs.append(Job("05_defences", label, more, needs, f"{title} {stage}", results, is_long))
+        how = {"results": results, "is_long": stage == "textguard"}
+        jobs.append(Job("05_defences", label, more, needs, f"{title} {stage}", **how))
     cell = run.folder("akd").name.rsplit("-", 1)[0]
     if "ablations" in studies:
         results = ablation_results(run)
-        label = f"{cell}-{joint_key(results)}"
-        jobs.append(Job("06_ablations", label, parameters, (names["mepd"],), title, results, True))
+        label, needs = f"{cell}-{joint_key(results)}", (names["mepd"],)
+        how = {"results": results, "is_long": True}
+        jobs.append(Job("06_ablations", label, parameters, needs, title, **how))
     for sweep in profile.list_sweeps(run, overrides):
         results = sweep_results(run, sweep)
         label = f"{sweep.name}-{cell}-{joint_key(results)}"
         more, needs = parameters | {"sweep": sweep.name}, (names["akd"],)
-        about = f"{title} {sweep.name}"
-        jobs.append(Job("07_sensitivity", label, more, needs, about, results, True))
+        how = {"results": results, "is_long": True}
+        jobs.append(Job("07_sensitivity", label, more, needs, f"{title} {sweep.name}", **how))
     if "tsne" in studies:
         results = ((run, "tsne"),)
         label, needs = run.folder("tsne").name, (names["akd"],)
