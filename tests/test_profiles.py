@@ -110,6 +110,7 @@ def test_released_code_differs_from_the_paper_as_listed(outputs):
 def test_unknown_profile_is_named_with_the_known_ones():
     message = refuse(load_profile, "papr")
     assert "'papr'" in message and all(name in message for name in PROFILES)
+    assert "paper_tables" not in message  # a file of numbers beside the profiles
     assert "nowhere.yaml" in refuse(load_profile, "nowhere.yaml")
 
 
