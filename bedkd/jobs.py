@@ -6,7 +6,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from bedkd.forkserver import run_forked
+from bedkd.forks import run_forked
 from bedkd.slots import hold_gpu
 
 

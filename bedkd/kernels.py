@@ -12,7 +12,7 @@ from queue import Empty
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.provisioning import LocalProvisioner
 
-from bedkd.forkserver import POLL, is_alive, request
+from bedkd.forks import POLL, is_alive, request
 
 NAME = "bedkd-fork"  # the provisioner's entry point in pyproject.toml
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bedkd import kernels
 from bedkd.errors import BedkdError
-from bedkd.forkserver import SOCKET
+from bedkd.forks import SOCKET
 from bedkd.records import write_json, write_text
 
 FOLDER = Path(__file__).parent.parent / "notebooks"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bedkd.batching import evaluation_batches
-
-if TYPE_CHECKING:
-    from bedkd.language import LanguageModel, Pieces
+from bedkd.perplexity import LanguageModel, Pieces
 
 PACK_TOKENS = 512  # in one pack; attention costs the square of it
 VOCABULARY_BLOCK = 256  # logits of so many words at a time: they stay in a CPU's cache

@@ -14,9 +14,10 @@ import torch
 from bedkd.akd import distill_clean_model
 from bedkd.config import AKDConfig
 from bedkd.devices import synchronize
-from bedkd.language import LanguageModel, leave_one_out, textbook_leave_one_out
+from bedkd.language import leave_one_out, textbook_leave_one_out
 from bedkd.losses import distillation_loss, hard_loss, penalty_loss, soft_loss
 from bedkd.models import Classifier
+from bedkd.perplexity import LanguageModel
 
 
 def time_akd(

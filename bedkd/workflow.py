@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bedkd.cluster import Place, find_snakefile, name_folders, plan_gpus, snakemake_options
 from bedkd.errors import BedkdError
-from bedkd.forkserver import fork_server
+from bedkd.forks import fork_server
 from bedkd.lost import note_lost_jobs
 from bedkd.notebooks import notebook_digest
 from bedkd.plan import Job, plan_jobs, plan_summaries, rank_jobs

@@ -21,7 +21,7 @@ from bedkd.cluster import (
     snakemake_options,
 )
 from bedkd.errors import BedkdError
-from bedkd.forkserver import SOCKET
+from bedkd.forks import SOCKET
 from bedkd.profiles import PROJECT
 from bedkd.slots import VISIBLE
 

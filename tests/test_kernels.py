@@ -12,7 +12,7 @@ from jupyter_client.manager import AsyncKernelManager, start_new_kernel
 from jupyter_client.provisioning import KernelProvisionerFactory
 
 from bedkd import kernels
-from bedkd.forkserver import SOCKET, fork_server, is_alive, request, run_forked
+from bedkd.forks import SOCKET, fork_server, is_alive, request, run_forked
 
 
 def ask(client, code):

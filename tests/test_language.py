@@ -28,16 +28,14 @@ from bedkd.language import (
     equip,
     leave_one_out,
     load_language_model,
-    perplexity,
     read_language_model,
     save_language_model,
-    special_tokens,
     textbook_leave_one_out,
-    tokenize,
     train_tiny_lm,
 )
 from bedkd.models import quiet
 from bedkd.packing import build_packs
+from bedkd.perplexity import encode_rows, perplexity, special_tokens, tokenize
 from bedkd.tiny import build_tiny_bert
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -165,13 +163,12 @@ def test_batched_perplexity_is_that_of_one_text(lm):
 def test_padding_counts_for_nothing(lm, monkeypatch):
     """The short text stands beside a long one in one batch, whatever is padded with."""
     expected = perplexity(lm, [TEXTS[0]])[0]
-    encoded = language._encoded
     for pad in (0, 7):
 
         def changed(rows, tokenizer, pad=pad):
-            return replace(encoded(rows, tokenizer), pad_id=pad)
+            return replace(encode_rows(rows, tokenizer), pad_id=pad)
 
-        monkeypatch.setattr(language, "_encoded", changed)
+        monkeypatch.setattr("bedkd.perplexity.encode_rows", changed)
         assert close(perplexity(lm, [TEXTS[0], TEXTS[3]])[0], expected, 1e-4)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bedkd import notebooks
 from bedkd.errors import BedkdError
-from bedkd.forkserver import fork_server
+from bedkd.forks import fork_server
 from bedkd.notebooks import FOLDER, check_parameters, execute, notebook_digest
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))

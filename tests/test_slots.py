@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bedkd.errors import BedkdError
-from bedkd.forkserver import fork_server
+from bedkd.forks import fork_server
 from bedkd.slots import VISIBLE, hold_gpu, list_slots, take_slot
 
 HOLD = """

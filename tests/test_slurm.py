@@ -12,7 +12,7 @@ import sys
 import pytest
 from local_slurm import ask, local_slurm, wait_for
 
-from bedkd.forkserver import SOCKET
+from bedkd.forks import SOCKET
 from bedkd.profiles import load_profile
 from bedkd.records import read_record, stable_part
 from bedkd.slots import VISIBLE
