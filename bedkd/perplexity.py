@@ -98,6 +98,7 @@ def sequence_perplexity(lm: LanguageModel, rows: Sequence[list[int]]) -> np.ndar
 
 
 def encode_rows(rows: Sequence[list[int]], tokenizer) -> Encoded:
+    """N lists of token ids, made into batches' input by `collate`."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
     return Encoded([torch.tensor(row) for row in rows], tokenizer.pad_token_id or 0, lengths)
 
