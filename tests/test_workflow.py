@@ -261,10 +261,28 @@ def kill_when(profile, outputs, moment):
         while not any(path.stat().st_mtime >= started - 0.1 for path in existing(outputs, moment)):
             assert batch.poll() is None, f"the batch ended before {moment} was there"
             time.sleep(0.005)
-        tree = psutil.Process(batch.pid)
-        for process in (tree, *tree.children(recursive=True)):
+        kill_all(outputs)
+
+
+def kill_all(outputs):
+    """kill -9 every process of the batch that writes to `outputs`, also one whose parent is gone
+    or that is begun while the others are killed. At the instant of its exec a process has no
+    environment to be known by, so it ends when none is found twice.
+    """
+    looks_in_vain = 0
+    while looks_in_vain < 2:
+        processes = [process for process in psutil.process_iter() if is_of(process, outputs)]
+        for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        looks_in_vain = 0 if processes else looks_in_vain + 1
+        time.sleep(0.02)
+
+
+def is_of(process, outputs):
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return process.environ().get("BEDKD_OUTPUTS") == str(outputs)
+    return False
 
 
 def existing(outputs, pattern):
@@ -297,14 +315,10 @@ def test_while_the_snakemake_of_a_killed_batch_lives_another_is_refused(profile,
         while not existing(tmp_path, "small/notebooks/01_poisoning/*.ipynb"):
             assert batch.poll() is None
             time.sleep(0.05)
-        left = psutil.Process(batch.pid).children(recursive=True)
         batch.kill()
     refused = reproduce(profile, tmp_path)
     assert refused.returncode == 2 and "another run is at work" in refused.stderr
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=20)
+    kill_all(tmp_path)
     assert reproduce(profile, tmp_path, "--dry-run").returncode == 0
 
 
