@@ -24,7 +24,8 @@ TSNE_LOOKS = {
 }
 ATTACK_COLOURS = {"badwords": BLUE, "addsent": ORANGE, "synbkd": GREEN, "none": BLACK}
 COLUMN = 3.3  # inches: one of two columns in print
-
+# a legend right of the axes: curves over the cycles can pass anywhere
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -124,7 +125,7 @@ def plot_cycles(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             ax.plot(mean, style, color=colour, markersize=3, label=name.upper())
     ax.set(xlabel="AKD cycle", ylabel="%", ylim=(-3, 103))
     whole_ticks(ax)
-    ax.legend(frameon=False, loc="center right")
+    ax.legend(frameon=False, **BESIDE)
     return ax
 
 
@@ -142,14 +143,15 @@ def plot_cycles_by(history: pd.DataFrame, *, by: str, ax: Axes | None = None) ->
         ax.plot([], [], style, color=BLACK, label=name)
     ax.set(xlabel="AKD cycle", ylabel="%", ylim=(-3, 103))
     whole_ticks(ax)
-    ax.legend(frameon=False, fontsize="small", loc="center right")
+    ax.legend(frameon=False, fontsize="small", **BESIDE)
     return ax
 
 
 def plot_points(points: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """ASR (dashed) and CACC (solid) at each value of one parameter; mean over seeds.
 
-    points: value, attack, asr, cacc. Values stand at equal distances, in the order given.
+    points: study (one), value, attack, asr, cacc. Values stand at equal distances, in the order
+    given.
     """
     ax = new_axes(ax)
     values = list(points.value.unique())
@@ -161,13 +163,13 @@ def plot_points(points: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             ax.plot(range(len(values)), means[name], style, color=colour, markersize=3, label=label)
     is_long = max(len(str(value)) for value in values) > 5
     ax.set_xticks(range(len(values)), map(str, values), rotation=30 * is_long, ha="center")
-    ax.set(ylabel="%", ylim=(-3, 103))
+    ax.set(xlabel=points.study.iloc[0], ylabel="%", ylim=(-3, 103))
     ax.legend(frameon=False, fontsize="small")
     return ax
 
 
 def plot_studies(points: pd.DataFrame) -> plt.Figure:
-    """`plot_points` in one panel for each study. points: also study."""
+    """`plot_points` in one panel for each study."""
     studies = list(points.study.unique())
     n_columns = min(3, len(studies))
     n_rows = -(-len(studies) // n_columns)
@@ -175,7 +177,7 @@ def plot_studies(points: pd.DataFrame) -> plt.Figure:
     figure, axes = plt.subplots(n_rows, n_columns, figsize=size, sharey=True, squeeze=False)
     labelled: dict = {}
     for ax, study in zip(axes.flat, studies, strict=False):
-        plot_points(points[points.study == study], ax=ax).set(xlabel=study)
+        plot_points(points[points.study == study], ax=ax)
         ax.set_ylabel("%" if ax in axes[:, 0] else "")
         handles, labels = ax.get_legend_handles_labels()
         labelled |= dict(zip(labels, handles, strict=True))
