@@ -41,7 +41,7 @@ test-slow: venv
 	$(BIN)/python -m pytest -q -m slow
 
 test-slurm: venv
-	@tests/slurm.sh $(BIN)/python
+	@tests/batch/slurm.sh $(BIN)/python
 
 lint: venv
 	$(BIN)/ruff check .

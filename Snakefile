@@ -42,7 +42,7 @@ rule run_notebook:
     resources:
         **PLAN["resources"],
     shell:
-        "OMP_NUM_THREADS={threads} {params.python:q} -m bedkd.jobs"
+        "OMP_NUM_THREADS={threads} {params.python:q} -m bedkd.batch.run_job"
         " plan.json {wildcards.notebook:q}/{wildcards.name:q}"
         # where Snakemake carries files to and fro, {output} is not the stamp itself
         " && ([ {params.stamp:q} -ef {output:q} ] || cp {params.stamp:q} {output:q})"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bedkd.cluster import choose_place
-from bedkd.errors import BedkdError
-from bedkd.profiles import load_profile, parse_setting
-from bedkd.workflow import reproduce
+from bedkd.batch.cluster import choose_place
+from bedkd.batch.workflow import reproduce
+from bedkd.core.errors import BedkdError
+from bedkd.runs.profiles import load_profile, parse_setting
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,12 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
         settings = dict(parse_setting(text) for text in options.set)
         profile = load_profile(options.profile)
         if options.command == "reference":
-            from bedkd.reference import keep_reference  # with pandas: not before it is needed
+            from bedkd.report.reference import (
+                keep_reference,  # with pandas: not before it is needed
+            )
 
             print(f"Kept in {keep_reference(profile, settings)}")
             return 0
         if options.command == "check":
-            from bedkd.check import check_profile  # with torch: not before it is needed
+            from bedkd.batch.check import check_profile  # with torch: not before it is needed
 
             return check_profile(profile, settings, choose_place(options.cores).cores)
         numbers = options.gpus, options.jobs_per_gpu

@@ -13,10 +13,10 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from bedkd.devices import Compute
-from bedkd.models import Classifier
-from bedkd.tiny import build_tiny_bert, build_tiny_roberta
-from bedkd.training import Phase, train
+from bedkd.core.devices import Compute
+from bedkd.nn.classifier import Classifier
+from bedkd.nn.tiny import build_tiny_bert, build_tiny_roberta
+from bedkd.nn.training import Phase, train
 
 torch.set_num_threads(1)
 

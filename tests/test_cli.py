@@ -4,8 +4,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bedkd import cli, cluster, workflow
-from bedkd.errors import BedkdError
+from bedkd import cli
+from bedkd.batch import cluster, workflow
+from bedkd.core.errors import BedkdError
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bedkd.metrics import percent
+from bedkd.evaluation.metrics import percent
 
 
 def vote_shares(votes: np.ndarray) -> np.ndarray:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from bedkd.config import AKDConfig
-from bedkd.data import draw_clean_few
+from bedkd.core.config import AKDConfig
+from bedkd.data.splits import draw_clean_few
 from bedkd.defences.interface import Defended, EquippedView
-from bedkd.distillation import distillation_phase
-from bedkd.losses import distillation_loss
-from bedkd.models import hard_phase
-from bedkd.training import WatchFunction, train
+from bedkd.method.distillation import distillation_phase
+from bedkd.method.losses import distillation_loss
+from bedkd.nn.classifier import hard_phase
+from bedkd.nn.training import WatchFunction, train
 
 
 def defend(

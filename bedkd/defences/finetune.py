@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bedkd.data import check_blind
-from bedkd.defences.config import FinetuneConfig
+from bedkd.core.blindness import check_blind
+from bedkd.core.defence_config import FinetuneConfig
 from bedkd.defences.interface import Defended, EquippedView
-from bedkd.models import hard_phase
-from bedkd.training import WatchFunction, train
+from bedkd.nn.classifier import hard_phase
+from bedkd.nn.training import WatchFunction, train
 
 
 def defend(

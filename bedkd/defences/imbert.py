@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bedkd.batching import Encoded, collate, evaluation_batches
-from bedkd.data import draw_clean_few
-from bedkd.defences.config import ImbertConfig
+from bedkd.core.defence_config import ImbertConfig
+from bedkd.data.splits import draw_clean_few
 from bedkd.defences.interface import Defended, EquippedView
 from bedkd.defences.thresholds import choose_threshold
-from bedkd.metrics import percent
-from bedkd.models import Classifier
+from bedkd.evaluation.metrics import percent
+from bedkd.nn.batching import Encoded, collate, evaluation_batches
+from bedkd.nn.classifier import Classifier
 
 
 def defend(view: EquippedView, config: ImbertConfig, *, seed: int) -> Defended:

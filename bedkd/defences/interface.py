@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from bedkd.models import Classifier
-from bedkd.views import DefenderView
+from bedkd.evaluation.sides import DefenderView
+from bedkd.nn.classifier import Classifier
 
 
 @dataclass(frozen=True)
 class EquippedView(DefenderView):
     """A defender's view with what some defences bring along."""
 
-    language: object | None = None  # ONION: a bedkd.language.LanguageModel
+    language: object | None = None  # ONION: a bedkd.defences.language.model.LanguageModel
     teacher: Classifier | None = None  # W2SDefense
     proxy: pd.DataFrame | None = None  # W2SDefense: text, label
     poison_few: pd.DataFrame | None = None  # D_p^few*, for the ablations with the DMM

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from bedkd.data import draw_clean_few
-from bedkd.defences.config import OnionConfig
+from bedkd.core.defence_config import OnionConfig
+from bedkd.core.errors import BedkdError
+from bedkd.data.splits import draw_clean_few
 from bedkd.defences.interface import Defended, EquippedView
+from bedkd.defences.language.model import leave_one_out
 from bedkd.defences.thresholds import choose_threshold
-from bedkd.errors import BedkdError
-from bedkd.language import leave_one_out
-from bedkd.metrics import percent
-from bedkd.models import Classifier
+from bedkd.evaluation.metrics import percent
+from bedkd.nn.classifier import Classifier
 
 
 def defend(view: EquippedView, config: OnionConfig, *, seed: int) -> Defended:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bedkd import hub, toy
-from bedkd.config import DataConfig
-from bedkd.data import TOY_ROWS, check_classes
-from bedkd.defences.config import TeacherConfig
-from bedkd.errors import BedkdError
-from bedkd.sources import (
+from bedkd.core import hub
+from bedkd.core.config import DataConfig
+from bedkd.core.defence_config import TeacherConfig
+from bedkd.core.errors import BedkdError
+from bedkd.data import generated as toy
+from bedkd.data.readers import (
     DATASETS,
     FILE_READERS,
     DatasetSpec,
@@ -23,6 +23,7 @@ from bedkd.sources import (
     read_hub,
     tidy,
 )
+from bedkd.data.splits import TOY_ROWS, check_classes
 
 TOY_SEED = 1000  # added to the seed, so that a generated proxy is not the victim's own rows
 HATE_SPEECH = "tdavidson/hate_speech_offensive"

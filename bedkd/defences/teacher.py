@@ -16,17 +16,17 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from bedkd import hub
-from bedkd.batching import Encoded, collate, evaluation_batches
-from bedkd.config import VictimConfig
-from bedkd.data import check_blind
-from bedkd.defences.config import TeacherConfig
-from bedkd.devices import Compute
-from bedkd.errors import BedkdError
-from bedkd.models import Classifier, hard_phase, new_classifier, quiet
-from bedkd.records import write_json
-from bedkd.tiny import TINY_BUILDERS
-from bedkd.training import WatchFunction, train
+from bedkd.core import hub
+from bedkd.core.blindness import check_blind
+from bedkd.core.config import VictimConfig
+from bedkd.core.defence_config import TeacherConfig
+from bedkd.core.devices import Compute
+from bedkd.core.errors import BedkdError
+from bedkd.core.files import write_json
+from bedkd.nn.batching import Encoded, collate, evaluation_batches
+from bedkd.nn.classifier import Classifier, hard_phase, new_classifier, quiet
+from bedkd.nn.tiny import TINY_BUILDERS
+from bedkd.nn.training import WatchFunction, train
 
 WARMUP_SHARE = 0.06  # of the teacher's steps, as in the authors' code; the student has none
 

@@ -15,16 +15,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from bedkd.data import check_blind
+from bedkd.core.blindness import check_blind
+from bedkd.core.defence_config import TextGuardConfig
+from bedkd.core.errors import BedkdError
 from bedkd.defences.certificate import vote_shares
-from bedkd.defences.config import TextGuardConfig
 from bedkd.defences.interface import Defended, EquippedView
 from bedkd.defences.trigger_words import find_trigger_words
 from bedkd.defences.word_groups import split_rows, split_text, split_words
-from bedkd.errors import BedkdError
-from bedkd.metrics import percent
-from bedkd.models import Classifier, hard_phase
-from bedkd.training import predict_probabilities, train
+from bedkd.evaluation.metrics import percent
+from bedkd.nn.classifier import Classifier, hard_phase
+from bedkd.nn.training import predict_probabilities, train
 
 WARMUP_SHARE, MAX_GRAD_NORM = 0.1, 1.0  # the authors' values
 

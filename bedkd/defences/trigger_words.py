@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from bedkd.batching import Encoded
-from bedkd.defences.config import TextGuardConfig
+from bedkd.core.defence_config import TextGuardConfig
 from bedkd.defences.word_groups import split_words
-from bedkd.models import Classifier
-from bedkd.training import first_states
+from bedkd.nn.batching import Encoded
+from bedkd.nn.classifier import Classifier
+from bedkd.nn.training import first_states
 
 CHUNK = 256  # texts whose shortened copies are in memory at once
 

@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bedkd.defences.config import W2SConfig
+from bedkd.core.defence_config import W2SConfig
+from bedkd.core.errors import BedkdError
 from bedkd.defences.interface import Defended, EquippedView
 from bedkd.defences.teacher import TeacherOutput, ask_teacher, check_proxy
-from bedkd.errors import BedkdError
-from bedkd.losses import hard_loss, soft_label_loss
-from bedkd.metrics import cacc
-from bedkd.models import Classifier
-from bedkd.training import Phase, WatchFunction, train
+from bedkd.evaluation.metrics import cacc
+from bedkd.method.losses import hard_loss, soft_label_loss
+from bedkd.nn.classifier import Classifier
+from bedkd.nn.training import Phase, WatchFunction, train
 
 
 def defend(

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from bedkd.errors import BedkdError
+from bedkd.core.errors import BedkdError
 
 # The authors split with nltk's word_tokenize, which has to download its rules before it runs.
 # This needs nothing, and leaves no character out but spaces.

@@ -1,0 +1,1 @@
+"""Snakemake over papermill: a profile's notebooks, here or on a cluster."""

@@ -1,0 +1,75 @@
+"""One GPU for each job: Snakemake counts them, but does not say which job has which.
+
+A plan's `slots` names a device for each job that may run at once: `["0", "1", "0", "1"]` is two
+GPUs with two jobs on each. A job holds the lock of its slot as long as its process lives, so a
+killed one leaves nothing to clean up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bedkd.core.errors import BedkdError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+POLL = 0.2  # seconds between two looks for a free slot
+
+
+def list_slots(gpus: int, jobs_per_gpu: int) -> list[str]:
+    """The device of each slot, all GPUs once before one is used twice.
+
+    Raises:
+        BedkdError: there are fewer than `gpus`; a job on one that is not there would take the CPU.
+    """
+    devices = list_devices()[:gpus] if gpus else []
+    if len(devices) < gpus:
+        raise BedkdError(f"--gpus is {gpus}, but torch sees {len(devices)} here")
+    return devices * jobs_per_gpu
+
+
+def list_devices() -> list[str]:
+    """The GPUs that we may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if VISIBLE not in os.environ:
+        return [str(number) for number in range(count)]
+    return [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip()][:count]
+
+
+@contextlib.contextmanager
+def hold_gpu(plan_file: Path, job: str) -> Iterator[None]:
+    """Be told by CUDA_VISIBLE_DEVICES which GPU is ours, where the plan has slots."""
+    plan = json.loads(plan_file.read_text(encoding="utf-8"))
+    slots = plan.get("slots") if job in plan["jobs"] else None
+    if not slots:
+        yield
+        return
+    with take_slot(plan_file.parent / ".slots", slots) as device:
+        os.environ[VISIBLE] = device
+        yield
+
+
+@contextlib.contextmanager
+def take_slot(folder: Path, slots: list[str]) -> Iterator[str]:
+    """Hold the lock of the first free slot; gives its device. Waits while all are taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        locks = [stack.enter_context(open(folder / str(n), "w")) for n in range(len(slots))]
+        while (free := next((n for n, lock in enumerate(locks) if try_lock(lock)), None)) is None:
+            time.sleep(POLL)
+        yield slots[free]
+
+
+def try_lock(file) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

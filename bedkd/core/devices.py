@@ -1,0 +1,88 @@
+"""Devices: the one place that knows their names."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from bedkd.core.errors import BedkdError
+
+FUSED = ("cpu", "cuda", "mps", "xpu")  # have fused Adam kernels
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how precisely to compute."""
+
+    device: torch.device
+    dtype: torch.dtype  # of autocast; float32: no autocast
+
+    @property
+    def attention(self) -> str:
+        """transformers' name of the faster attention; on a CPU plain code wins for short texts."""
+        return "eager" if self.device.type == "cpu" else "sdpa"
+
+    @property
+    def eval_tokens(self) -> int:
+        """Padded tokens in an evaluation batch: an accelerator wants many, a CPU's cache few."""
+        return 2048 if self.device.type == "cpu" else 16384
+
+    def autocast(self):
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def pick_compute(device: str = "auto", precision: str = "auto") -> Compute:
+    """`auto` takes an accelerator if torch knows one, and bfloat16 where it is computed natively.
+
+    Raises:
+        BedkdError: torch does not know the device, or cannot reach it.
+    """
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        chosen = accelerator or torch.device("cpu")
+    else:
+        try:
+            chosen = torch.device(device)
+            torch.empty(1, device=chosen)
+        except (RuntimeError, AssertionError) as error:  # torch raises either, by backend
+            raise BedkdError(f"device {device!r} cannot be used: {error}") from error
+    is_bf16 = precision == "bf16" or (precision == "auto" and has_native_bf16(chosen))
+    return Compute(chosen, torch.bfloat16 if is_bf16 else torch.float32)
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return False
+
+
+def can_fuse(device: torch.device) -> bool:
+    """True where torch has fused optimizers."""
+    return device.type in FUSED
+
+
+def device_name(device: torch.device) -> str:
+    """What a record says: the accelerator's own name, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MiB: of the GPU where there is one, else of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def synchronize() -> None:
+    """Wait for the accelerator, if there is one, so that a clock read next tells the truth."""
+    if torch.accelerator.current_accelerator(check_available=True):
+        torch.accelerator.synchronize()

@@ -1,0 +1,1 @@
+"""Data sets, the defender's clean rows, and the attacks."""

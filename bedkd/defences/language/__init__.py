@@ -1,0 +1,1 @@
+"""ONION's causal language model, and its score of each word."""

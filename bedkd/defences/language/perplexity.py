@@ -1,0 +1,122 @@
+"""Perplexity under a causal language model, and a text as the pieces of its words.
+
+A text is its words (split at white space), a word is its own pieces, written as after a space; so
+a text without a word is the same pieces without that word's. The special tokens that a tokenizer
+puts around a text stay: those in front are context and are not scored, those behind are. That is
+how the word-piece perplexities of such models are counted: `bedkd/minilm-causal-lm` has 127 on
+SST-2 by its own documentation, and measured here 131 (500 rows of the validation split), but 153
+without the final [SEP] and 168 without [CLS] too. GPT-2 has no special tokens, and its first
+token is not scored. All is computed in float32: the scores are small differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from bedkd.core.devices import Compute
+from bedkd.nn.batching import Encoded, collate, evaluation_batches
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal model with all that it takes to score a text; in eval mode, float32."""
+
+    model: torch.nn.Module
+    tokenizer: object
+    max_length: int  # tokens of a text, special tokens included; the rest is not read
+    compute: Compute
+    is_packed: bool = False  # the model takes several variants of a text in one sequence
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """One text as token ids, and where each of its words is: `ids[start:end]`.
+
+    Words beyond the cut at `max_length` have no span.
+    """
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+    n_words: int
+
+
+def tokenize(lm: LanguageModel, texts: Sequence[str]) -> list[Pieces]:
+    """Each distinct word is tokenized once, by itself."""
+    split = [text.split() for text in texts]
+    words = sorted({word for row in split for word in row})
+    options = {"is_split_into_words": True, "add_special_tokens": False}
+    ids = lm.tokenizer([[word] for word in words], **options)["input_ids"] if words else []
+    known = dict(zip(words, ids, strict=True))
+    before, after = special_tokens(lm.tokenizer)
+    room = lm.max_length - len(before) - len(after)
+    return [_lay_out([known[word] for word in row], before, after, room) for row in split]
+
+
+def special_tokens(tokenizer) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts in front of a text and behind it."""
+    whole = tokenizer("a")["input_ids"]
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
+
+
+def _lay_out(words: list[list[int]], before: list[int], after: list[int], room: int) -> Pieces:
+    """The words' pieces in one row, cut to `room` pieces."""
+    ids, spans = [], []
+    for word in words:
+        if len(ids) >= room:
+            break
+        start = len(before) + len(ids)
+        ids += word[: room - len(ids)]
+        spans.append((start, len(before) + len(ids)))
+    return Pieces([*before, *ids, *after], spans, len(words))
+
+
+def perplexity(lm: LanguageModel, texts: Sequence[str]) -> np.ndarray:
+    """exp of the mean NLL of a text's tokens, [N]; nan where there is no token to score."""
+    return sequence_perplexity(lm, [text.ids for text in tokenize(lm, texts)])
+
+
+@torch.no_grad()
+def sequence_perplexity(lm: LanguageModel, rows: Sequence[list[int]]) -> np.ndarray:
+    """The same for token ids, [N]."""
+    result = np.full(len(rows), np.nan)
+    places = [i for i, row in enumerate(rows) if len(row) > 1]
+    encoded = encode_rows([rows[i] for i in places], lm.tokenizer)
+    # logits are large: a quarter of the tokens that a classifier takes at once
+    for index in evaluation_batches(encoded.lengths, lm.compute.eval_tokens // 4):
+        nll, is_scored = token_nll(lm.model, collate(encoded, index, lm.compute.device))
+        total = (nll.double() * is_scored).sum(dim=1)
+        result[[places[i] for i in index]] = (total / is_scored.sum(dim=1)).exp().cpu()
+    return result
+
+
+def encode_rows(rows: Sequence[list[int]], tokenizer) -> Encoded:
+    """N lists of token ids, made into batches' input by `collate`."""
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    return Encoded([torch.tensor(row) for row in rows], tokenizer.pad_token_id or 0, lengths)
+
+
+def token_nll(model, batch: dict) -> tuple[Tensor, Tensor]:
+    """NLL of each token but the first, [B, L - 1], and which of them are no padding."""
+    logits = model(**batch, use_cache=False).logits[:, :-1].float()
+    targets = batch["input_ids"][:, 1:]
+    nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return nll.view(targets.shape), batch["attention_mask"][:, 1:].bool()
+
+
+def plain_scores(lm: LanguageModel, texts: Sequence[Pieces]) -> list[np.ndarray]:
+    """f of the words with a span, from batches of the texts without one word each."""
+    rows = [text.ids for text in texts]
+    for text in texts:
+        rows += [text.ids[:start] + text.ids[end:] for start, end in text.spans]
+    values = sequence_perplexity(lm, rows)
+    ends = np.cumsum([len(texts), *(len(text.spans) for text in texts)])
+    parts = np.split(values, ends[:-1])[1:] if len(texts) else []
+    return [whole - part for whole, part in zip(values, parts, strict=False)]

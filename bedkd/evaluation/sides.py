@@ -1,0 +1,46 @@
+"""Two sides of a run: what the defender may see, and the truth, which only `metrics` reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bedkd.evaluation import metrics
+from bedkd.nn.batching import Encoded
+from bedkd.nn.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class DefenderView:
+    """All that a defender may see. `train` and the clean rows: columns text, label."""
+
+    train: pd.DataFrame
+    clean_pool: pd.DataFrame  # of which D_c^few is taken
+    clean_share: pd.DataFrame  # for fine-tuning alone: see `draw_clean_share`
+    victim: Classifier
+    victim_probabilities: np.ndarray  # on D*, [N, C]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What only `metrics` may see: see `attacks.PoisonedData`."""
+
+    train: pd.DataFrame
+    test_clean: pd.DataFrame
+    test_triggered: pd.DataFrame
+    target_label: int
+    label_names: tuple[str, ...]
+
+    def encode(self, classifier: Classifier) -> tuple[Encoded, Encoded]:
+        """The clean and the triggered test rows, tokenized."""
+        return classifier.encode(self.test_clean.text), classifier.encode(self.test_triggered.text)
+
+    def evaluate(self, classifier: Classifier, tests: tuple[Encoded, Encoded]) -> dict:
+        """CACC and ASR (percent; ASR is None without an attack). `tests`: what `encode` gave."""
+        clean, triggered = (classifier.predict_encoded(test) for test in tests)
+        return {
+            "asr": metrics.asr(triggered, self.target_label),
+            "cacc": metrics.cacc(clean, self.test_clean.label),
+        }

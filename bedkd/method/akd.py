@@ -1,0 +1,95 @@
+"""Adversarial Knowledge Distillation (section 3.4, lines 19-31 of Algorithm 1)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from bedkd.core.config import AKDConfig
+from bedkd.core.errors import DivergenceError
+from bedkd.method.distillation import distillation_phase
+from bedkd.method.losses import distillation_loss, penalty_loss
+from bedkd.nn.classifier import Classifier
+from bedkd.nn.training import WatchFunction, train
+
+COLLAPSE_PATIENCE = 3  # cycles in a row; one bad cycle is repaired by the next trust pass
+
+
+def distill_clean_model(
+    victim: Classifier,
+    clean_few: pd.DataFrame,
+    poison_few: pd.DataFrame,
+    config: AKDConfig,
+    *,
+    seed: int,
+    watch: WatchFunction | None = None,
+) -> tuple[Classifier, list[dict]]:
+    """Cycles of trust (Eq. 5, D_c^few) and punish (Eq. 6, D_p^few*) distillation, one optimizer.
+
+    Both tables have columns text, label. With no poisoned row it is plain distillation. Returns CM
+    after the last cycle and one dict a cycle, with trust_ and punish_ loss and accuracy.
+
+    Raises:
+        DivergenceError: a loss is not finite, or the accuracy on D_c^few collapsed.
+        BlindnessError: a table carries more than text and label.
+    """
+    trust = partial(distillation_loss, weight=config.lambda_)
+    punish = partial(penalty_loss, weight=config.lambda_)
+    phases = [
+        distillation_phase(name, victim, rows, rows.label.to_numpy(), config, combine)
+        for name, rows, combine in (("trust", clean_few, trust), ("punish", poison_few, punish))
+        if len(rows)
+    ]
+    student = victim.copy()
+    history = train(
+        student.model,
+        phases,
+        epochs=config.cycles,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        optimizer=config.optimizer,
+        compute=student.compute,
+        seed=seed,
+        is_reshuffled=config.is_reshuffled,
+        watch=DivergenceGuard(accuracy_floor(victim, clean_few), watch),
+        title="AKD",
+        unit="cycle",
+    )
+    return student, history
+
+
+def accuracy_floor(victim: Classifier, clean_few: pd.DataFrame) -> float:
+    """Half way between guessing and the victim's accuracy on D_c^few, in percent."""
+    predicted = victim.predict(list(clean_few.text)).argmax(axis=1)
+    accuracy = 100 * float(np.mean(predicted == clean_few.label.to_numpy()))
+    guessing = 100 / len(victim.label_names)
+    return guessing + (accuracy - guessing) / 2
+
+
+class DivergenceGuard:
+    """Stops AKD when the unbounded penalty wins; otherwise only passes the watcher on.
+
+    It sees a student that forgets (a loss that is not finite is `train`'s to refuse), and reads the
+    accuracy of the trust pass itself, so that it costs no pass of its own.
+    """
+
+    def __init__(self, floor: float, watch: WatchFunction | None):
+        self.floor, self.watch, self.n_below = floor, watch, 0
+
+    def __call__(self, row: dict, model) -> dict:
+        if row["epoch"]:
+            self._check(row)
+        return self.watch(row, model) if self.watch else {}
+
+    def _check(self, row: dict) -> None:
+        self.n_below = self.n_below + 1 if row["trust_accuracy"] < self.floor else 0
+        if self.n_below == COLLAPSE_PATIENCE:
+            raise DivergenceError(
+                f"AKD diverged in cycle {row['epoch']}: accuracy on D_c^few is "
+                f"{row['trust_accuracy']:.1f}%, under {self.floor:.1f}% for {self.n_below} cycles, "
+                f"while the punish loss is {row.get('punish_loss', 0.0):.4g}; lower "
+                "akd.learning_rate or mepd.n_poison"
+            )

@@ -1,0 +1,1 @@
+"""Models and their training loop; knows nothing of backdoors."""

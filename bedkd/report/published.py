@@ -1,0 +1,105 @@
+"""The paper's printed numbers (`params/paper_tables.yaml`), and ours held against them."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from bedkd.report.table_cells import AVERAGE
+from bedkd.runs.profiles import PROJECT
+
+TOLERANCE = 2.0  # percentage points: two runs of one setting with other seeds differ by as much
+
+# what stands where the paper has its own
+STAND_INS = {
+    "dataset": {
+        "sst2-glue": "sst2",
+        "toy-sentiment": "sst2",
+        "toy-offence": "olid",
+        "toy-topics": "agnews",
+    },
+    "model": {
+        "tiny-bert": "bert-base-uncased",
+        "tiny-bert-large": "bert-large-uncased",
+        "tiny-roberta": "roberta-base",
+    },
+}
+
+
+@cache
+def _read() -> dict:
+    return yaml.safe_load((PROJECT / "params/paper_tables.yaml").read_text(encoding="utf-8"))
+
+
+def load_published(table: str) -> pd.DataFrame:
+    """One row a printed number: the table's own fields, metric, published (percent)."""
+    spec = _read()[table]
+    heads = list(itertools.product(*spec["columns"].values()))
+    rows = []
+    for row in spec["rows"]:
+        names, values = row[: len(spec["index"])], row[len(spec["index"]) :]
+        if len(values) != len(heads):
+            raise ValueError(f"{table} {names}: {len(values)} numbers, {len(heads)} columns")
+        for head, value in zip(heads, values, strict=True):
+            fields = dict(zip(spec["index"], names, strict=True))
+            rows.append(
+                fields | dict(zip(spec["columns"], head, strict=True)) | {"published": value}
+            )
+    return pd.DataFrame(rows).dropna(subset="published").reset_index(drop=True)
+
+
+def compare(cells: pd.DataFrame, table: str) -> pd.DataFrame:
+    """`cells` with published, difference (ours - published) and agreement: `yes` within TOLERANCE,
+    `unclear` farther but within our 95% interval, else `no`; None: nothing to compare.
+
+    Tables 2 to 5 are about SST-2 alone: another data set is held against it, as a stand-in. An
+    average over other attacks than the paper's is held against nothing.
+    """
+    published = load_published(table)
+    fields = [name for name in published if name != "published"]
+    known = published.dataset.unique()
+    keys = cells.assign(
+        **{f: cells[f].replace(STAND_INS.get(f, {})) for f in fields},
+    )
+    if len(known) == 1:
+        keys["dataset"] = known[0]
+    merged = keys[fields].merge(published, on=fields, how="left")
+    assert len(merged) == len(cells), f"{table} has a row twice"
+    own = cells.assign(published=merged.published.to_numpy())
+    if table == "table1":
+        whole = set(published.attack)
+        attacks = own.groupby("dataset").attack.transform(lambda names: whole <= set(names))
+        own.loc[(own.attack == AVERAGE) & ~attacks.astype(bool), "published"] = np.nan
+    own["difference"] = own.value - own.published
+    own["agreement"] = [
+        agreement(*cell) for cell in zip(own.difference, own.half_width, strict=True)
+    ]
+    return own
+
+
+def agreement(difference: float, half_width: float) -> str | None:
+    if np.isnan(difference):
+        return None
+    if abs(difference) <= TOLERANCE:
+        return "yes"
+    return "unclear" if abs(difference) <= half_width else "no"
+
+
+def describe_difference(records: pd.DataFrame, table: str) -> str:
+    """What in the setting is not the paper's: model and rows. Empty if nothing is."""
+    known = load_published(table).dataset.unique()
+    setting, done = _read()["setting"], records[records.state == "ok"]
+    parts = []
+    if set(done.model.dropna()) - {setting["model"], *STAND_INS["model"].values()}:
+        parts.append(f"victim {setting['model']}")
+    for row in done.dropna(subset="n_train").drop_duplicates("dataset").itertuples():
+        name = known[0] if len(known) == 1 else STAND_INS["dataset"].get(row.dataset, row.dataset)
+        theirs = setting["rows"].get(name)
+        if theirs and theirs != [row.n_train, row.n_test]:
+            place = "" if name == row.dataset else f" (here {row.dataset})"
+            parts.append(f"{name} {theirs[0]:,} / {theirs[1]:,} rows{place}")
+    return f"The paper's setting is another: {'; '.join(parts)}." if parts else ""

@@ -1,0 +1,1 @@
+"""A profile's cells, the stages of each, and where their results lie."""

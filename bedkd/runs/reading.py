@@ -1,0 +1,46 @@
+"""Read what the stages left. Files under `truth/` say which rows are poisoned."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from bedkd.core.devices import pick_compute
+from bedkd.evaluation.sides import DefenderView, Truth
+from bedkd.nn.classifier import Classifier, load_classifier
+from bedkd.runs.folders import Run
+
+
+def compute_of(run: Run):
+    return pick_compute(run.config.device, run.config.precision)
+
+
+def read_view(run: Run) -> DefenderView:
+    """The defender's side of a run. Opens nothing under truth/."""
+    data, victim = run.folder("data"), run.folder("victim")
+    return DefenderView(
+        pd.read_parquet(data / "train.parquet"),
+        pd.read_parquet(data / "clean_pool.parquet"),
+        pd.read_parquet(data / "clean_share.parquet"),
+        load_classifier(victim / "model", compute_of(run)),
+        np.load(victim / "train_probabilities.npy"),
+    )
+
+
+def read_truth(run: Run) -> Truth:
+    """The evaluator's side of a run."""
+    record = run.record("data")
+    folder = run.folder("data") / "truth"
+    tables = (pd.read_parquet(folder / f"{n}.parquet") for n in ("train", "clean", "triggered"))
+    return Truth(*tables, record["target_label"], tuple(record["label_names"]))
+
+
+def read_history(run: Run, stage: str) -> pd.DataFrame:
+    """One row an epoch or cycle."""
+    return pd.DataFrame(json.loads((run.folder(stage) / "history.json").read_text()))
+
+
+def read_model(run: Run, stage: str) -> Classifier:
+    return load_classifier(run.folder(stage) / "model", compute_of(run))

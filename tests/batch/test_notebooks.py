@@ -1,0 +1,115 @@
+"""Notebooks run top to bottom through papermill on small settings, and keep the house rules."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from bedkd.batch import notebooks
+from bedkd.batch.forks import fork_server
+from bedkd.batch.notebooks import FOLDER, check_parameters, execute, notebook_digest
+from bedkd.core.errors import BedkdError
+
+NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+STAGES = (
+    *("01_poisoning", "02_dmm", "03_mepd", "04_akd"),
+    *("05_defences", "06_ablations", "07_sensitivity", "08_tsne"),
+)
+SMALL = {
+    "data.n_train": 200,
+    "data.n_test": 60,
+    "data.clean_pool_per_class": 16,
+    "victim.epochs": 2,
+    "dmm.n_clean_per_class": 16,
+    "dmm.epochs": 2,
+    "mepd.gamma": 0.5,
+    "mepd.n_poison": 8,
+    "akd.n_clean_per_class": 16,
+    "akd.cycles": 2,
+    "akd.learning_rate": 1e-5,
+    "finetune.epochs": 1,
+    "language.epochs": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """One results folder for all notebooks of this file, so that later ones find earlier stages."""
+    folder = tmp_path_factory.mktemp("outputs")
+    # kernels from a server, as in a batch: each imports in seconds what a fork has at once
+    with pytest.MonkeyPatch.context() as patch, open(folder / "log", "w") as log, fork_server(log):
+        patch.setenv("BEDKD_OUTPUTS", str(folder))
+        yield folder
+
+
+def code_cells(name):
+    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_house_rules(name):
+    cells = code_cells(name)
+    parameters = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(parameters) == 1 and cells[0] is parameters[0]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    source = "\n".join(cell.source for cell in cells)
+    assert not any(line.lstrip().startswith(("def ", "class ")) for line in source.splitlines())
+
+
+@pytest.mark.parametrize("name", (*STAGES, "12_speed"))
+def test_runs_alone(name, outputs):
+    parameters = {"overrides": SMALL} | ({"rounds": 1, "n_texts": 10} if name == "12_speed" else {})
+    target = outputs / f"{name}.ipynb"
+    execute(name, parameters, target)
+    done = nbformat.read(target, as_version=4)
+    figures = [
+        o for c in done.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
+    ]
+    assert bool(figures) == (name != "12_speed")
+    for cell in done.cells:
+        assert not any(output.output_type == "error" for output in cell.get("outputs", []))
+
+
+def test_a_later_notebook_makes_what_earlier_ones_should_have_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("BEDKD_OUTPUTS", str(tmp_path))
+    execute("04_akd", {"attack": "none", "overrides": SMALL}, tmp_path / "out.ipynb")
+    made = {
+        folder.name: len(list(folder.glob("*/record.json")))
+        for folder in (tmp_path / "runs").iterdir()
+    }
+    assert made == {"data": 1, "victim": 1, "dmm": 1, "mepd": 1, "akd": 1}
+
+
+def test_unknown_parameter_is_refused():
+    with pytest.raises(BedkdError, match="02_dmm has no parameter 'gama'; it has profile"):
+        check_parameters("02_dmm", {"gama": 0.1})
+
+
+def test_a_failing_cell_leaves_its_traceback(outputs):
+    target = outputs / "failed.ipynb"
+    with pytest.raises(BedkdError, match="^unknown attack 'badword'"):
+        execute("01_poisoning", {"attack": "badword"}, target)
+    assert "unknown attack" in target.read_text()
+
+
+def test_digest_sees_cells_alone(tmp_path, monkeypatch):
+    source = json.loads((FOLDER / "02_dmm.ipynb").read_text())
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+
+    def digest(change):
+        copy = json.loads(json.dumps(source))
+        change(copy)
+        Path(tmp_path / "x.ipynb").write_text(json.dumps(copy))
+        return notebook_digest("x")
+
+    def run_it(notebook):
+        code = next(c for c in notebook["cells"] if c["cell_type"] == "code")
+        code["execution_count"] = 7
+        notebook["metadata"]["papermill"] = {"duration": 1}
+
+    def edit(notebook):
+        notebook["cells"][-1]["source"] = ["1 + 1"]
+
+    assert digest(run_it) == digest(lambda notebook: None) != digest(edit)

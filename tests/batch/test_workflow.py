@@ -1,0 +1,392 @@
+"""The batch, for real: Snakemake, papermill and kernels on two small cells."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from bedkd.batch.workflow import describe_jobs, hold_lock, make_plan
+from bedkd.core.errors import BedkdError
+from bedkd.runs.folders import CHAIN, STAGES
+from bedkd.runs.plan import plan_jobs
+from bedkd.runs.profiles import PROJECT, load_profile
+from bedkd.runs.records import read_record, stable_part
+
+PROFILE = """
+extends: quick
+grid: {dataset: [toy-sentiment], attack: [none, addsent], seed: [3]}
+defences: [finetune]
+studies: [n_poison]
+focus: [toy-sentiment]
+sweeps: {n_poison: [4, 8]}
+config:
+  data: {n_train: 200, n_test: 60, clean_pool_per_class: 16}
+  victim: {epochs: 2}
+  dmm: {n_clean_per_class: 16, epochs: 2}
+  mepd: {gamma: 0.5, n_poison: 8}
+  akd: {n_clean_per_class: 16, cycles: 2, evaluate_every: 1, learning_rate: 1.0e-5}
+"""
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    path = tmp_path_factory.mktemp("profile") / "small.yaml"
+    path.write_text(textwrap.dedent(PROFILE))
+    return path
+
+
+def reproduce(profile, outputs, *options, **how):
+    environment = os.environ | {"BEDKD_OUTPUTS": str(outputs)}
+    command = [sys.executable, "-m", "bedkd.cli", "reproduce", str(profile), "--cores", "2"]
+    how |= {"env": environment, "capture_output": True, "text": True}
+    return subprocess.run([*command, *options], **how)
+
+
+@pytest.fixture(scope="module")
+def batch(profile, tmp_path_factory):
+    """A finished batch: its outputs folder."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    result = reproduce(profile, outputs)
+    assert result.returncode == 0, result.stdout + result.stderr
+    # the chain and a rival of two cells, a sweep of the attacked one, two summaries
+    assert result.stdout.count("done ") == 2 * (len(CHAIN) + 1) + 1 + 2
+    assert "Look at" in result.stdout.splitlines()[-1]
+    return outputs
+
+
+def records(outputs):
+    found = {
+        path.parent.name: read_record(path.parent) for path in outputs.glob("runs/*/*/record.json")
+    }
+    return {name: stable_part(record) for name, record in found.items()}
+
+
+def find_result(outputs, stage, attack):
+    """Of the cell itself, not of the sweep's other point."""
+    for path in outputs.glob(f"runs/{stage}/*{attack}*/record.json"):
+        if json.loads(path.read_text())["config"]["mepd.n_poison"] == 8:
+            return path.parent
+    raise AssertionError(f"no {stage} of {attack}")
+
+
+def tables(outputs):
+    """Every table's numbers."""
+    files = sorted((outputs / "small/tables").glob("*.csv"))
+    return {path.name: path.read_text() for path in files if path.name != "costs.csv"}
+
+
+def test_tables_and_figures(batch):
+    table = (batch / "small/tables/table1.csv").read_text()
+    heads = ["No defence", "Fine-tuning", "BeDKD"]
+    columns = [f"{head} {metric}" for head in heads for metric in ("ASR", "CACC")]
+    assert table.startswith(",".join(["Dataset", "Attack", *columns]))
+    assert [line.split(",")[1] for line in table.splitlines()[1:]] == [
+        "Clean",
+        "AddSent",
+        "Average",
+    ]
+    for name in ("figure3", "figure4", "figure4_train", "cycles", "sensitivity"):
+        for ending in ("png", "pdf"):
+            assert (batch / f"small/figures/{name}.{ending}").stat().st_size > 1000
+
+
+def test_record_fields(batch):
+    record = json.loads((find_result(batch, "akd", "addsent") / "record.json").read_text())
+    names = [
+        "dataset",
+        "attack",
+        "model",
+        "defence",
+        "seed",
+        "target_label",
+        "poison_rate",
+        "label_mode",
+        "n_train",
+        "n_test",
+        "n_test_triggered",
+        "asr",
+        "cacc",
+        "far_train",
+        "frr_train",
+        "far_test",
+        "frr_test",
+        "n_flagged",
+        "poison_few_purity",
+        "config",
+        "key",
+        "seconds",
+        "peak_memory_mb",
+        "device",
+        "versions",
+        "commit",
+        "started_at",
+    ]
+    assert not set(names) - set(record)
+    assert record["defence"] == "bedkd" and 0 <= record["asr"] <= 100 and record["n_train"] == 200
+    assert record["config"]["mepd.gamma"] == 0.5
+
+
+def test_nothing_to_do(profile, batch):
+    result = reproduce(profile, batch)
+    assert result.returncode == 0 and "done " not in result.stdout
+
+
+def test_what_is_gone_or_broken_is_made_again_and_nothing_else(profile, batch):
+    before = records(batch)
+    (record,) = batch.glob("runs/mepd/*none*/record.json")
+    record.unlink()
+    weights = find_result(batch, "akd", "addsent") / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = reproduce(profile, batch)
+    assert result.returncode == 0 and result.stdout.count("gone or not whole") == 2
+    done = sorted(line.split()[1] for line in result.stdout.splitlines() if line.startswith("done"))
+    # the notebook after a remade one is executed again too, and finds its result by its key
+    assert done == ["03_mepd", "04_akd", "04_akd", "07_sensitivity", "10_tables", "11_figures"]
+    assert records(batch) == before
+
+
+FIRST_RERUN = [  # a changed value, and the notebook that it reruns with all that follow
+    ({"data.n_train": 220}, "01_poisoning"),
+    ({"seed": 4}, "01_poisoning"),
+    ({"attack.trigger": "no cross, no crown"}, "01_poisoning"),
+    ({"attack.poison_rate": 0.1}, "01_poisoning"),
+    ({"dmm.alpha": 0.4}, "02_dmm"),
+    ({"mepd.gamma": 0.4}, "03_mepd"),
+    ({"akd.lambda_": 0.4}, "04_akd"),
+]
+CHAIN_NOTEBOOKS = ("01_poisoning", "02_dmm", "03_mepd", "04_akd")
+
+
+def test_long_jobs_and_those_before_them_come_first(profile):
+    loaded = load_profile(str(profile))
+    jobs = make_plan(loaded, {}, plan_jobs(loaded, {}))["jobs"]
+    ranks = {name.rsplit("-", 1)[0]: job["priority"] for name, job in jobs.items()}
+    first = ["07_sensitivity/n_poison-toy-sentiment-addsent-s3"]
+    first += [f"{STAGES[stage].notebook}/toy-sentiment-addsent-s3" for stage in reversed(CHAIN)]
+    assert {name: rank for name, rank in ranks.items() if rank} == {
+        name: rank for rank, name in enumerate(first, start=1)
+    }
+
+
+def follow(first):
+    """The notebooks from `first` on; the rival follows the victim, the sweep every stage."""
+    rest = CHAIN_NOTEBOOKS[CHAIN_NOTEBOOKS.index(first) :]
+    rival = ("05_defences",) if first == "01_poisoning" else ()
+    return {*rest, *rival, "07_sensitivity"}
+
+
+@pytest.mark.parametrize(("changes", "first"), FIRST_RERUN)
+def test_a_changed_value_reruns_what_follows_it_and_nothing_else(profile, changes, first):
+    """A job of another name, or from another notebook, is run; any other is done already."""
+    loaded, only = load_profile(str(profile)), {"attack": ["addsent"]}
+    before, after = (describe_jobs(plan_jobs(loaded, only | c)) for c in ({}, changes))
+    rerun = {
+        name for name, job in after.items() if before.get(name, {}).get("source") != job["source"]
+    }
+    assert {name.split("/")[0] for name in rerun} == follow(first)
+    kept = set(after) - rerun
+    assert {name.split("/")[0] for name in kept} == {*CHAIN_NOTEBOOKS, "05_defences"} - follow(
+        first
+    )
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the sources, to be edited."""
+    for name in ("bedkd", "notebooks", "params"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
+    shutil.copy(PROJECT / "Snakefile", tmp_path)
+    return tmp_path
+
+
+def to_do(project, profile, outputs):
+    """The notebooks that a batch with the project's sources would run."""
+    environment = {"PYTHONPATH": str(project), "BEDKD_OUTPUTS": str(outputs)}
+    command = [sys.executable, "-m", "bedkd.cli", "reproduce", str(profile), "--dry-run"]
+    result = subprocess.run(
+        command, cwd=project, env=os.environ | environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = [line.split()[2] for line in result.stdout.splitlines() if "would run" in line]
+    return sorted(found)
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def test_a_changed_line_reruns_what_it_is_part_of_and_nothing_else(project, profile, batch):
+    assert to_do(project, profile, batch) == []
+    edit(project / "bedkd/akd.py", "epochs=config.cycles", "epochs=config.cycles + 0")
+    assert to_do(project, profile, batch) == ["04_akd", "04_akd", "07_sensitivity"]
+    shutil.copy(PROJECT / "bedkd/akd.py", project / "bedkd/akd.py")
+    edit(project / "notebooks/03_mepd.ipynb", "set_style()", "set_style()  ")
+    assert to_do(project, profile, batch) == ["03_mepd"] * 2
+
+
+# what is under way when the whole process tree is killed: a file that has just appeared
+MOMENTS = (
+    "small/plan.json",
+    "small/notebooks/01_poisoning/*.ipynb",
+    "runs/victim/.*",
+    "small/notebooks/02_dmm/*.ipynb",
+    "runs/dmm/.*",
+    "small/notebooks/03_mepd/*.ipynb",
+    "runs/akd/.*",
+    "small/notebooks/07_sensitivity/*.ipynb",
+    "small/notebooks/10_tables/*.ipynb",
+    "small/tables/table1.csv",
+)
+
+
+def kill_when(profile, outputs, moment):
+    """Start the batch, and kill -9 all of its processes as soon as `moment` is there anew."""
+    started = time.time()
+    command = [sys.executable, "-m", "bedkd.cli", "reproduce", str(profile), "--cores", "2"]
+    command += ["--set", "attack=addsent"]
+    environment = os.environ | {"BEDKD_OUTPUTS": str(outputs)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as batch:
+        while not any(path.stat().st_mtime >= started - 0.1 for path in existing(outputs, moment)):
+            assert batch.poll() is None, f"the batch ended before {moment} was there"
+            time.sleep(0.005)
+        kill_all(outputs)
+
+
+def kill_all(outputs):
+    """kill -9 every process of the batch that writes to `outputs`, also one whose parent is gone
+    or that is begun while the others are killed. At the instant of its exec a process has no
+    environment to be known by, so it ends when none is found twice.
+    """
+    looks_in_vain = 0
+    while looks_in_vain < 2:
+        processes = [process for process in psutil.process_iter() if is_of(process, outputs)]
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        looks_in_vain = 0 if processes else looks_in_vain + 1
+        time.sleep(0.02)
+
+
+def is_of(process, outputs):
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return process.environ().get("BEDKD_OUTPUTS") == str(outputs)
+    return False
+
+
+def existing(outputs, pattern):
+    return [path for path in outputs.glob(pattern) if path.exists()]
+
+
+@pytest.mark.slow
+def test_killed_at_any_of_ten_moments_it_ends_as_if_undisturbed(profile, batch, tmp_path):
+    assert len(MOMENTS) == 10
+    for moment in MOMENTS:
+        kill_when(profile, tmp_path, moment)
+        whole = [path for path in tmp_path.glob("runs/*/[!.]*/") if read_record(path)]
+        assert len(whole) == len(list(tmp_path.glob("runs/*/[!.]*/")))  # nothing half there
+    result = reproduce(profile, tmp_path, "--set", "attack=addsent")
+    assert result.returncode == 0, result.stdout + result.stderr
+    # what was done stays done: the kills came in the order of the work
+    assert "01_poisoning" not in result.stdout and "02_dmm" not in result.stdout
+    undisturbed = records(batch)
+    assert records(tmp_path) == {n: r for n, r in undisturbed.items() if "addsent" in n}
+    for name, text in tables(tmp_path).items():
+        rows = [line for line in text.splitlines() if "AddSent" in line]
+        assert rows == [line for line in tables(batch)[name].splitlines() if "AddSent" in line]
+    assert "AddSent" in tables(tmp_path)["table1.csv"]
+
+
+def test_while_the_snakemake_of_a_killed_batch_lives_another_is_refused(profile, tmp_path):
+    command = [sys.executable, "-m", "bedkd.cli", "reproduce", str(profile), "--cores", "1"]
+    environment = os.environ | {"BEDKD_OUTPUTS": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as batch:
+        while not existing(tmp_path, "small/notebooks/01_poisoning/*.ipynb"):
+            assert batch.poll() is None
+            time.sleep(0.05)
+        batch.kill()
+    refused = reproduce(profile, tmp_path)
+    assert refused.returncode == 2 and "another run is at work" in refused.stderr
+    kill_all(tmp_path)
+    assert reproduce(profile, tmp_path, "--dry-run").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_loses_nothing(profile, batch, tmp_path):
+    """The limit on a file's size stands for a quota: weights are over it, records are not."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+
+    options = ["--set", "attack=addsent", "--set", "studies=[]", "--set", "defences=[]"]
+    result = reproduce(profile, tmp_path, *options, preexec_fn=limit)
+    assert result.returncode == 1
+    assert "no space left while writing" in result.stderr and "run again" in result.stderr
+    assert not list(tmp_path.glob("runs/victim/*"))
+    assert (tmp_path / "small/report.html").exists()
+    assert reproduce(profile, tmp_path, *options).returncode == 0
+    theirs = records(batch)
+    assert all(theirs[name] == record for name, record in records(tmp_path).items())
+
+
+def test_dry_run_makes_nothing(profile, tmp_path):
+    result = reproduce(profile, tmp_path, "--dry-run")
+    assert result.returncode == 0 and not (tmp_path / "runs").exists()
+    lines = result.stdout.splitlines()
+    assert lines.count("would run  04_akd         toy-sentiment addsent seed 3") == 1
+    assert len([line for line in lines if line.startswith("would run")]) == 2 * (len(CHAIN) + 1) + 1
+
+
+def test_a_failing_cell_stops_no_other_and_says_why(tmp_path):
+    rows = ["text,label"] + [f"a fine film number {i},{i % 2}" for i in range(80)]
+    (tmp_path / "good.csv").write_text("\n".join(rows))
+    rows[5] = ",1"
+    (tmp_path / "bad.csv").write_text("\n".join(rows))
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        textwrap.dedent(PROFILE).replace(
+            "toy-sentiment", f"{tmp_path}/good.csv, {tmp_path}/bad.csv"
+        )
+    )
+    result = reproduce(
+        path,
+        tmp_path / "outputs",
+        "--set",
+        "attack=addsent",
+        "--set",
+        "data.clean_pool_per_class=8",
+        "--set",
+        "dmm.n_clean_per_class=8",
+        "--set",
+        "akd.n_clean_per_class=8",
+    )
+    assert result.returncode == 1
+    assert "the text of row 4 is" in result.stderr and "Traceback" not in result.stderr
+    done = [line for line in result.stdout.splitlines() if line.startswith("done")]
+    jobs = [line.split()[1] for line in done]
+    assert jobs.count("10_tables") == jobs.count("11_figures") == 1
+    # the other cell from end to end, its rival and its sweep, and the summaries
+    assert len(jobs) == len(CHAIN) + 2 + 2
+    report = (tmp_path / "outputs/mine/report.html").read_text()
+    assert "failed" in report and "the text of row 4 is" in report
+    table = (tmp_path / "outputs/mine/tables/table1.md").read_text()
+    assert "failed" in next(line for line in table.splitlines() if "bad.csv" in line)
+    assert not list((tmp_path / "outputs/runs").glob("*/bad-*"))
+
+
+def test_two_batches_at_once_are_refused(tmp_path):
+    with (
+        hold_lock(tmp_path),
+        pytest.raises(BedkdError, match="another run is at work"),
+        hold_lock(tmp_path),
+    ):
+        pass

@@ -1,0 +1,138 @@
+"""Every rival and ablation as a stage: made, recorded, found again, and blind."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bedkd.report.one_run import compare_parts, describe_defence, finetune_curve, show_defended
+from bedkd.runs.ensure import ensure, load_truth
+from bedkd.runs.folders import ABLATIONS, CHAIN, RIVALS, Run
+from bedkd.runs.plan import ablation_results, joint_key, plan_jobs, with_hard_loss
+from bedkd.runs.profiles import load_profile, open_run
+from bedkd.runs.records import stable_part
+
+SMALL = {
+    "data.n_train": 240,
+    "data.n_test": 60,
+    "data.clean_pool_per_class": 16,
+    "victim.epochs": 12,
+    "victim.learning_rate": 2e-3,
+    "dmm.n_clean_per_class": 16,
+    "dmm.epochs": 3,
+    "mepd.gamma": 0.5,
+    "mepd.n_poison": 8,
+    "akd.n_clean_per_class": 16,
+    "akd.cycles": 3,
+    "akd.learning_rate": 1e-4,
+    "finetune.epochs": 2,
+    "language.model": "tiny-lm",
+    "language.epochs": 1,
+    "onion.n_clean_per_class": 16,
+    "imbert.n_clean_per_class": 16,
+    "textguard.n_groups": 2,
+    "textguard.epochs": 2,
+    "textguard.min_count": 2,
+    "teacher.model": "tiny-bert",
+    "teacher.proxy": "toy-offence",
+    "teacher.n_proxy": 100,
+    "teacher.epochs": 2,
+    "teacher.learning_rate": 1e-3,
+    "teacher.max_length": 64,
+    "w2s.rank": 4,
+    "w2s.epochs": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = open_run("quick", "toy-offence", "addsent", 1, SMALL)
+    run = Run(run.config, tmp_path_factory.mktemp("outputs"))
+    ensure(run, "akd")
+    return run
+
+
+@pytest.mark.parametrize("stage", (*RIVALS, *ABLATIONS))
+def test_record(run, stage):
+    record = ensure(run, stage)
+    assert record["defence"] == record["stage"] == stage
+    assert 0 <= record["asr"] <= 100 and 0 <= record["cacc"] <= 100
+    assert record["seconds"] > 0 and record["seconds_inference"] > 0
+    assert record["n_test"] == 60 and record["n_test_triggered"] < 60
+    probabilities = np.load(run.folder(stage) / "test_probabilities.npz")
+    truth = load_truth(run)
+    assert len(probabilities["triggered"]) == len(truth.test_triggered)
+    clean = probabilities["clean"].argmax(axis=1)
+    assert record["cacc"] == pytest.approx(100 * np.mean(clean == truth.test_clean.label))
+    np.testing.assert_allclose(probabilities["clean"].sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", (*RIVALS, *ABLATIONS))
+def test_the_same_seed_and_a_false_truth_give_the_same_record(run, stage, tmp_path_factory):
+    """Whatever the truth's files claim about D*, a defence is the same: it never opens them."""
+    folder = tmp_path_factory.mktemp("false")
+    other = Run(run.config, folder)
+    ensure(other, "mepd")
+    path = other.folder("data") / "truth/train.parquet"
+    truth = pd.read_parquet(path)
+    truth["is_poisoned"] = ~truth.is_poisoned
+    truth.to_parquet(path)
+    first, again = stable_part(ensure(run, stage)), stable_part(ensure(other, stage))
+    assert first == again
+
+
+def test_certified_accuracy_is_recorded_where_there_is_a_certificate(run):
+    config = open_run(
+        "quick", "toy-offence", "addsent", 1, SMALL | {"textguard.mode": "certified"}
+    ).config
+    record = ensure(Run(config, run.root), "textguard")
+    assert record["certified_accuracy_0"] == pytest.approx(record["cacc"])
+    assert record["certified_accuracy_1"] <= record["certified_accuracy_0"]
+    assert "certified_accuracy_0" not in ensure(run, "textguard")
+
+
+def test_what_the_notebooks_show(run):
+    parts = compare_parts(run)
+    assert list(parts.index) == ["No defence", "FT", "FT+DMM", "KD", "KD+DMM", "DMM+AKD"]
+    for stage in RIVALS:
+        shown = show_defended(run, stage, 4)
+        assert len(shown) == 4 and stage in shown.columns and "victim" in shown.columns
+        assert ("taken out" in shown.columns) == (stage in ("onion", "imbert"))
+    facts = describe_defence(ensure(run, "onion"))
+    assert "threshold" in facts.index and "asr" not in facts.index
+    curve = finetune_curve(run, [1e-5, 1e-3])
+    assert list(curve.epoch) == [0, 1, 2] * 2 and set(curve.learning_rate) == {1e-5, 1e-3}
+
+
+def test_jobs_of_a_profile():
+    profile = load_profile("quick")
+    chosen = {
+        "dataset": "toy-sentiment",
+        "attack": ["none", "addsent"],
+        "studies": "ablations",
+        "focus": "toy-sentiment",
+        "defences": ["onion", "w2s"],
+        "seed": 3,
+    }
+    jobs = plan_jobs(profile, chosen)
+    names = [job.name for job in jobs]
+    assert len(names) == len(set(names)) == 2 * (len(CHAIN) + 2) + 1  # no ablation of `none`
+    places = {name: place for place, name in enumerate(names)}
+    assert all(places[need] < places[job.name] for job in jobs for need in job.needs)
+    rivals = [job for job in jobs if job.notebook == "05_defences"]
+    assert [job.parameters["defence"] for job in rivals] == ["onion", "w2s"] * 2
+    assert all(job.needs[0].startswith("01_poisoning/") for job in rivals)
+    (ablation,) = (job for job in jobs if job.notebook == "06_ablations")
+    assert ablation.needs[0].startswith("03_mepd/toy-sentiment-addsent")
+
+
+def test_an_ablation_job_is_another_one_when_any_of_its_results_is(run):
+    before = joint_key(ablation_results(run))
+    for change in ({"finetune.epochs": 3}, {"akd.cycles": 4}, {"dmm.epochs": 4}):
+        other = open_run("quick", "toy-offence", "addsent", 1, SMALL | change)
+        assert joint_key(ablation_results(other)) != before
+
+
+def test_the_hard_loss_alone_is_alpha_1(run):
+    hard = with_hard_loss(run)
+    assert hard.config.dmm.alpha == 1.0 and hard.key("victim") == run.key("victim")
+    assert hard.key("mepd") != run.key("mepd")

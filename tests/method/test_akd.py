@@ -1,0 +1,288 @@
+"""Adversarial knowledge distillation: its two phases, its guard, and what it does to a backdoor."""
+
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bedkd.core.config import AKDConfig
+from bedkd.core.devices import pick_compute
+from bedkd.core.errors import BlindnessError, DivergenceError
+from bedkd.method import akd as akd_module
+from bedkd.method.akd import COLLAPSE_PATIENCE, DivergenceGuard, accuracy_floor, distill_clean_model
+from bedkd.method.distillation import distillation_phase
+from bedkd.method.losses import distillation_loss
+from bedkd.nn import training as training_module
+from bedkd.nn.batching import collate
+from bedkd.nn.training import build_optimizer, forward_all, train
+
+FAST = {"n_clean_per_class": 24, "cycles": 3, "learning_rate": 3e-4}
+
+
+@pytest.fixture
+def poison_few(triggered):
+    return triggered.iloc[:20].assign(row=range(20))
+
+
+def weights(classifier):
+    return {name: value.clone() for name, value in classifier.model.state_dict().items()}
+
+
+def are_equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def without_seconds(history):
+    return [{name: row[name] for name in row if name != "seconds"} for row in history]
+
+
+def measure_gap(model, victim, texts) -> float:
+    """Mean squared distance of the last hidden states."""
+    encoded = victim.encode(list(texts))
+    states = [
+        forward_all(m.model, encoded, m.compute, with_hidden=True)[1] for m in (model, victim)
+    ]
+    return float((states[0] - states[1]).square().mean())
+
+
+def test_backdoor_goes_and_the_clean_mapping_stays(tiny_victim, rows, triggered, poison_few):
+    """The sign of each phase, with labels alone (λ = 1): trust keeps them, punish unlearns them."""
+    config = AKDConfig(**FAST | {"cycles": 30, "learning_rate": 1e-3, "lambda_": 1.0})
+    model, history = distill_clean_model(tiny_victim, rows, poison_few, config, seed=1)
+    before = tiny_victim.predict(list(triggered.text)).argmax(axis=1)
+    after = model.predict(list(triggered.text)).argmax(axis=1)
+    assert (before == 0).all() and np.mean(after == 0) < 0.1
+    assert np.mean(model.predict(list(rows.text)).argmax(axis=1) == rows.label) > 0.9
+    assert history[-1]["punish_accuracy"] < 10 and history[-1]["trust_accuracy"] > 90
+
+
+def test_punish_leaves_the_teacher_where_trust_stays(tiny_victim, rows, triggered, poison_few):
+    """With the paper's λ, Eq. 6 is served by the hidden states too, whatever becomes of the label.
+
+    So no label is asserted here: on a model this small the penalty often grows in the states of
+    Eq. 2's second term, while the prediction keeps the target label.
+    """
+    config = AKDConfig(**FAST | {"cycles": 10, "learning_rate": 5e-4})
+    assert config.lambda_ == 0.3
+    model, history = distill_clean_model(tiny_victim, rows, poison_few, config, seed=0)
+    poisoned, clean = (measure_gap(model, tiny_victim, t.text) for t in (triggered, rows))
+    assert poisoned > 3 * clean > 0
+    losses = [row["punish_loss"] for row in history if row["epoch"]]
+    assert losses[-1] < losses[0] < 0 < history[-1]["trust_loss"]
+    assert np.mean(model.predict(list(rows.text)).argmax(axis=1) == rows.label) > 0.9
+
+
+def test_without_poison_it_is_plain_distillation(tiny_victim, rows, triggered):
+    config = AKDConfig(**FAST)
+    model, history = distill_clean_model(tiny_victim, rows, triggered.iloc[:0], config, seed=5)
+    combine = partial(distillation_loss, weight=0.3)
+    phase = distillation_phase("trust", tiny_victim, rows, rows.label.to_numpy(), config, combine)
+    plain = tiny_victim.copy()
+    options = {"learning_rate": config.learning_rate, "weight_decay": config.weight_decay}
+    options |= {"epochs": 3, "batch_size": 16, "compute": plain.compute, "seed": 5}
+    expected = train(plain.model, [phase], **options)
+    assert are_equal(weights(model), weights(plain))
+    assert without_seconds(history[1:]) == without_seconds(expected)
+    assert not any("punish_loss" in row for row in history)
+    text = list(triggered.text)
+    assert (model.predict(text).argmax(axis=1) == 0).all()  # and the backdoor stays
+
+
+def test_punish_rows_matter(tiny_victim, rows, triggered, poison_few):
+    with_punish, _ = distill_clean_model(tiny_victim, rows, poison_few, AKDConfig(**FAST), seed=5)
+    without, _ = distill_clean_model(
+        tiny_victim, rows, poison_few.iloc[:0], AKDConfig(**FAST), seed=5
+    )
+    assert not are_equal(weights(with_punish), weights(without))
+
+
+def test_student_is_the_teacher_before_the_first_cycle(tiny_victim, rows, poison_few):
+    batch = collate(tiny_victim.encode(list(rows.text)), range(len(rows)), "cpu")
+    with torch.no_grad():
+        teacher = tiny_victim.model(**batch, output_hidden_states=True)
+    seen = {}
+
+    def watch(row, model):
+        with torch.no_grad():
+            seen[row["epoch"]] = model(**batch, output_hidden_states=True), model.training
+        return {"seen": 1}
+
+    _, history = distill_clean_model(
+        tiny_victim, rows, poison_few, AKDConfig(**FAST), seed=0, watch=watch
+    )
+    start, was_training = seen[0]
+    assert torch.equal(start.logits, teacher.logits) and not was_training
+    assert torch.equal(start.hidden_states[-1], teacher.hidden_states[-1])
+    assert not torch.equal(seen[1][0].logits, teacher.logits)
+    assert sorted(seen) == [0, 1, 2, 3] and all(row["seen"] == 1 for row in history)
+
+
+def test_victim_stays_as_it_was(tiny_victim, rows, poison_few):
+    before = weights(tiny_victim)
+    model, _ = distill_clean_model(tiny_victim, rows, poison_few, AKDConfig(**FAST), seed=0)
+    assert are_equal(before, weights(tiny_victim)) and not are_equal(before, weights(model))
+    assert not tiny_victim.model.training and not model.model.training
+
+
+def test_student_trains_with_dropout_and_the_teacher_never_does(tiny_victim, rows, poison_few):
+    calls = []
+
+    def hook(module, args, output):
+        calls.append((module is tiny_victim.model, module.training, torch.is_grad_enabled()))
+
+    tiny_victim.model.register_forward_hook(hook)
+    distill_clean_model(tiny_victim, rows, poison_few, AKDConfig(**FAST), seed=0)
+    with_gradient = [call for call in calls if call[2]]
+    # three cycles of 48 clean rows in 3 batches and 20 poisoned rows in 2
+    assert set(with_gradient) == {(False, True, True)} and len(with_gradient) == 15
+    assert {call[:2] for call in calls if call[0]} == {(True, False)}
+
+
+def test_trust_and_punish_share_one_optimizer(tiny_victim, rows, poison_few, monkeypatch):
+    made = []
+
+    def build(*args):
+        made.append(build_optimizer(*args))
+        return made[-1]
+
+    monkeypatch.setattr(training_module, "build_optimizer", build)
+    distill_clean_model(tiny_victim, rows, poison_few, AKDConfig(**FAST), seed=0)
+    assert len(made) == 1
+    state = made[0].state
+    assert {int(values["step"]) for values in state.values()} == {15}
+
+
+def test_trust_comes_before_punish_in_each_cycle(tiny_victim, rows, poison_few, monkeypatch):
+    order = []
+
+    def record(name, *args):
+        phase = distillation_phase(name, *args)
+
+        def loss(*inputs):
+            order.append(name)
+            return phase.loss(*inputs)
+
+        return type(phase)(name, phase.encoded, phase.labels, loss)
+
+    monkeypatch.setattr(akd_module, "distillation_phase", record)
+    distill_clean_model(tiny_victim, rows, poison_few, AKDConfig(**FAST), seed=0)
+    assert order == (["trust"] * 3 + ["punish"] * 2) * 3
+
+
+def test_history_has_one_row_a_cycle(tiny_victim, rows, poison_few):
+    _, history = distill_clean_model(tiny_victim, rows, poison_few, AKDConfig(**FAST), seed=0)
+    assert [row["epoch"] for row in history if row["epoch"]] == [1, 2, 3]
+    names = {"trust_loss", "trust_accuracy", "punish_loss", "punish_accuracy"}
+    assert set(history[-1]) == {"epoch", "seconds"} | names
+
+
+def test_same_seed_same_clean_model(tiny_victim, rows, poison_few):
+    def distil(seed):
+        return distill_clean_model(tiny_victim, rows, poison_few, AKDConfig(**FAST), seed=seed)
+
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    one, one_history = distil(3)
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.manual_seed(2)
+    same, same_history = distil(3)
+    other, _ = distil(4)
+    assert are_equal(weights(one), weights(same))
+    assert without_seconds(one_history) == without_seconds(same_history)
+    assert not are_equal(weights(one), weights(other))
+
+
+def test_watching_changes_no_weight(tiny_victim, rows, triggered, poison_few):
+    """ASR and CACC may be read after each cycle; they steer nothing."""
+
+    def watch(row, model):
+        tiny_victim.predict(list(triggered.text))
+        model.train()  # a careless watcher
+        return {"asr": 100.0 - row["epoch"]}
+
+    config = AKDConfig(**FAST)
+    watched, history = distill_clean_model(
+        tiny_victim, rows, poison_few, config, seed=0, watch=watch
+    )
+    alone, _ = distill_clean_model(tiny_victim, rows, poison_few, config, seed=0)
+    assert are_equal(weights(watched), weights(alone))
+    assert [row["asr"] for row in history] == [100.0, 99.0, 98.0, 97.0]
+
+
+@pytest.mark.parametrize("marked", ["clean_few", "poison_few"])
+def test_truth_about_the_poison_is_refused(tiny_victim, rows, poison_few, marked):
+    tables = {"clean_few": rows, "poison_few": poison_few}
+    tables[marked] = tables[marked].assign(is_poisoned=True)
+    with pytest.raises(BlindnessError, match="is_poisoned"):
+        distill_clean_model(tiny_victim, **tables, config=AKDConfig(**FAST), seed=0)
+
+
+def guard_with(accuracies, floor=60.0):
+    guard = DivergenceGuard(floor, None)
+    for cycle, accuracy in enumerate(accuracies, 1):
+        row = {"epoch": cycle, "trust_loss": 0.5, "trust_accuracy": accuracy, "punish_loss": -2.0}
+        assert guard(row, None) == {}
+
+
+def test_guard_stops_at_the_third_collapsed_cycle_in_a_row():
+    assert COLLAPSE_PATIENCE == 3
+    guard_with([90, 50, 50])
+    with pytest.raises(DivergenceError, match=r"cycle 4: .* 50\.0%, under 60\.0% for 3 cycles"):
+        guard_with([90, 50, 50, 50])
+
+
+def test_guard_forgives_what_the_next_trust_pass_repairs():
+    guard_with([50, 50, 90, 50, 50, 60, 50, 50])
+
+
+def test_guard_bears_a_run_without_punish_rows():
+    guard = DivergenceGuard(60.0, None)
+    assert guard({"epoch": 1, "trust_loss": 0.5, "trust_accuracy": 90.0}, None) == {}
+
+
+def test_guard_passes_the_watcher_on():
+    seen = []
+    guard = DivergenceGuard(60.0, lambda row, model: seen.append((row, model)) or {"asr": 1.0})
+    row, model = {"epoch": 0, "seconds": 0.0}, object()
+    assert guard(row, model) == {"asr": 1.0}
+    assert seen == [(row, model)]
+
+
+def test_accuracy_floor_by_hand():
+    """90% right of 2 classes: half way between 50 and 90. 4 classes and 55%: 40."""
+
+    def floor(n_right, n, n_classes):
+        predicted = np.where(np.arange(n) < n_right, 0, 1)
+        victim = SimpleNamespace(
+            predict=lambda texts: np.eye(n_classes)[predicted],
+            label_names=("x",) * n_classes,
+        )
+        return accuracy_floor(victim, pd.DataFrame({"text": [""] * n, "label": [0] * n}))
+
+    assert floor(9, 10, 2) == pytest.approx(70)
+    assert floor(11, 20, 4) == pytest.approx(40)
+
+
+@pytest.mark.parametrize("learning_rate", [0.1, 1e18])
+def test_absurd_learning_rate_ends_in_a_clear_error(tiny_victim, rows, poison_few, learning_rate):
+    config = AKDConfig(**FAST | {"learning_rate": learning_rate, "cycles": 30})
+    with pytest.raises(DivergenceError, match=r"cycle \d+: .*lower akd.learning_rate"):
+        distill_clean_model(tiny_victim, rows, poison_few, config, seed=0)
+
+
+@pytest.mark.gpu
+def test_accelerator_gives_the_same_clean_model_twice(tiny_victim, rows, poison_few):
+    compute = pick_compute("auto", "fp32")
+    assert compute.device.type != "cpu"
+    victim = replace(tiny_victim.copy(), compute=compute)
+    victim.model.to(compute.device)
+    config = AKDConfig(**FAST)
+    one, _ = distill_clean_model(victim, rows, poison_few, config, seed=0)
+    same, _ = distill_clean_model(victim, rows, poison_few, config, seed=0)
+    text = list(rows.text)
+    np.testing.assert_allclose(one.predict(text), same.predict(text), atol=1e-5)
+    np.testing.assert_allclose(victim.predict(text), tiny_victim.predict(text), atol=1e-3)

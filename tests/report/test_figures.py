@@ -1,0 +1,156 @@
+"""Figures draw the data they are given."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from bedkd.report import figures
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def lines(ax):
+    return {line.get_label(): tuple(map(tuple, line.get_xydata())) for line in ax.get_lines()}
+
+
+def test_phases():
+    history = pd.DataFrame({"epoch": [0, 1, 2], "trust_loss": [np.nan, 3.0, 2.0]})
+    ax = figures.plot_phases(history, "loss", phases=("trust", "punish"))
+    assert lines(ax) == {"trust": ((1, 3), (2, 2))} and ax.get_ylabel() == "loss"
+
+
+def test_gamma_and_cycles():
+    curve = pd.DataFrame({"gamma": [0.1, 0.2], "far": [40.0, 10.0], "frr": [1.0, 5.0]})
+    assert lines(figures.plot_gamma(curve)) == {
+        "FAR": ((0.1, 40), (0.2, 10)),
+        "FRR": ((0.1, 1), (0.2, 5)),
+    }
+    history = pd.DataFrame({"epoch": [0, 1, 2], "asr": [100, np.nan, 3], "cacc": [90, np.nan, 89]})
+    assert lines(figures.plot_cycles(history))["ASR"] == ((0, 100), (2, 3))
+
+
+def test_without_an_attack_there_is_no_far_and_no_asr():
+    curve = pd.DataFrame({"gamma": [0.1], "far": [None], "frr": [1.0]})
+    assert set(lines(figures.plot_gamma(curve))) == {"FRR"}
+    history = pd.DataFrame({"epoch": [0, 1], "asr": [None, None], "cacc": [90, 89]})
+    assert set(lines(figures.plot_cycles(history))) == {"CACC"}
+
+
+def test_parting_and_histogram():
+    history = pd.DataFrame({"epoch": [0, 1], "mepd_clean": [0, 0.4], "mepd_poisoned": [0, 0.01]})
+    drawn = lines(figures.plot_parting(history, gamma=0.1))
+    assert drawn["clean"] == ((0, 0), (1, 0.4)) and drawn["poisoned"][1] == (1, 0.01)
+    scores = pd.DataFrame({"mepd": [0.01, 0.02, 0.4], "is_poisoned": [True, True, False]})
+    ax = figures.plot_mepd(scores, gamma=0.1)
+    heights = [sum(bar.get_height() for bar in group) for group in ax.containers]
+    assert heights == [1, 2] and "γ = 0.1" in lines(ax)
+
+
+@pytest.fixture
+def points():
+    """Two clean rows and two poisoned ones, one of unknown class, as two models see them."""
+    rows = [("clean", 0), ("clean", 1), ("poisoned", 1), ("poisoned", -1)]
+    return pd.DataFrame(
+        [
+            {"x": x, "y": 10 + x, "kind": kind, "label": label, "model": model}
+            for model, start in (("before", 0), ("after", 5))
+            for x, (kind, label) in enumerate(rows, start)
+        ]
+    )
+
+
+def places(ax):
+    return {group.get_label(): group.get_offsets().tolist() for group in ax.collections}
+
+
+def test_tsne(points):
+    names = {"label_names": ("neg", "pos"), "target_label": 0}
+    ax = figures.plot_tsne(points[points.model == "before"], **names)
+    assert places(ax) == {
+        "clean, neg (target)": [[0, 10]],
+        "clean, pos": [[1, 11]],
+        "poisoned, class unknown": [[3, 13]],
+        "poisoned, pos": [[2, 12]],
+    }
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(places(ax))
+    assert not ax.get_xticks().size and not ax.get_yticks().size
+    # one class, one colour and one shape, poisoned or not
+    colours = {group.get_label(): group.get_facecolor()[0, :3].tolist() for group in ax.collections}
+    assert colours["clean, pos"] == colours["poisoned, pos"] != colours["clean, neg (target)"]
+
+
+def test_tsne_of_many_classes(points):
+    many = pd.concat([points.assign(label=label) for label in range(14)])
+    ax = figures.plot_tsne(many, label_names=[f"c{i}" for i in range(14)])
+    assert len(places(ax)) == 28 and "clean, c13" in places(ax)
+
+
+def test_tsne_grid_has_before_above_after(points):
+    both = pd.concat([points.assign(attack=a) for a in ("badwords", "none")])
+    both = both[(both.attack != "none") | (both.kind == "clean")]
+    figure = figures.plot_tsne_grid(both, label_names=("neg", "pos"))
+    titles = ["badwords, before", "none, before", "badwords, after", "none, after"]
+    assert [ax.get_title() for ax in figure.axes] == titles
+    assert places(figure.axes[0])["clean, pos"] == [[1, 11]]
+    assert places(figure.axes[3]) == {"clean, neg": [[5, 15]], "clean, pos": [[6, 16]]}
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["clean, neg", "clean, pos", "poisoned, class unknown", "poisoned, pos"]
+    one = figures.plot_tsne_grid(points.assign(attack="synbkd"), label_names=("neg", "pos"))
+    assert [ax.get_title() for ax in one.axes] == ["synbkd, before", "synbkd, after"]
+
+
+def test_grid_has_a_panel_for_each_cell():
+    part = pd.DataFrame({"gamma": [0.1, 0.2], "far": [40.0, 10.0], "frr": [1.0, 5.0]})
+    cells = [(d, a) for d in ("a", "b") for a in ("x", "y", "z")]
+    rows = pd.concat([part.assign(dataset=d, attack=a) for d, a in cells])
+    figure = figures.plot_grid(rows, figures.plot_gamma)
+    assert [ax.get_title() for ax in figure.axes] == [f"{d}, {a}" for d, a in cells]
+
+
+def test_given_axes_are_drawn_on_and_returned():
+    ax = plt.subplots()[1]
+    curve = pd.DataFrame({"gamma": [0.1], "far": [1.0], "frr": [1.0]})
+    assert figures.plot_gamma(curve, ax=ax) is ax
+
+
+def test_saved_twice_the_same_bytes(tmp_path):
+    curve = pd.DataFrame({"gamma": [0.1, 0.2], "far": [40.0, 10.0], "frr": [1.0, 5.0]})
+    for name in ("one", "two"):
+        figures.save_figure(figures.plot_gamma(curve).figure, tmp_path / name)
+    for ending in ("png", "pdf"):
+        one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
+        assert one == two
+
+
+def test_trigger_is_marked_and_markup_escaped():
+    assert figures.mark_trigger("a <b> film", "a cf <b> film mn") == (
+        "a <mark>cf</mark> &lt;b&gt; film <mark>mn</mark>"
+    )
+    rows = pd.DataFrame(
+        {"clean_text": ["a film"], "text": ["a cf film"], "clean_label": [-1], "label": [1]}
+    )
+    shown = figures.show_poison(rows, ("neg", "pos")).data
+    assert "<mark>cf</mark>" in shown and "unknown" in shown and "pos" in shown
+
+
+def test_cycles_by_a_parameter_say_which_line_is_which():
+    cycles = {"epoch": [0, 5] * 2, "n_poison": [4, 4, 16, 16]}
+    history = pd.DataFrame(cycles | {"asr": [100, 50, 100, 0], "cacc": [90, 80, 90, 85]})
+    ax = figures.plot_cycles_by(history, by="n_poison")
+    legend = ax.get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    lines = dict(zip(names, legend.get_lines(), strict=True))
+    assert list(lines) == ["n_poison = 4", "n_poison = 16", "CACC", "ASR"]
+    drawn = {
+        (line.get_linestyle(), *line.get_ydata()) for line in ax.lines if len(line.get_ydata())
+    }
+    assert drawn == {("-", 90, 80), ("--", 100, 50), ("-", 90, 85), ("--", 100, 0)}
+    assert lines["CACC"].get_linestyle() == "-" and lines["ASR"].get_linestyle() == "--"
