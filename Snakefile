@@ -2,21 +2,23 @@
 # this file in that folder; by hand: cd outputs/quick && snakemake -s ../../Snakefile --cores 2
 #
 # A job's name ends in the key of its stage, so a changed parameter, data file or line of code is
-# another job. `source`, the notebook's own digest, reruns a job whose notebook alone was edited;
-# the results lie under outputs/runs/ and are found again by their key.
+# another job. The plan says which jobs are to be run (`is_todo`) and has taken their stamps away;
+# Snakemake says when. The results lie under outputs/runs/ and are found again by their key.
 import json
 import sys
 
 with open("plan.json", encoding="utf-8") as stream:
     PLAN = json.load(stream)
-JOBS = PLAN["jobs"]
+# of jobs that share a kernel the last, which has their names
+JOBS = {name: job for name, job in PLAN["jobs"].items() if "members" in job}
 
 
 def needs(wildcards):
     """Stamps of the jobs before. They only say that a result is there (`ancient`): its key says
-    which one."""
+    which one. A job that is done needs none that is to be run again, or it would be run too."""
     job = JOBS[f"{wildcards.notebook}/{wildcards.name}"]
-    return [ancient(f"notebooks/{need}.done") for need in job["needs"]]
+    wanted = [need for need in job["before"] if job["is_todo"] or not JOBS[need]["is_todo"]]
+    return [ancient(f"notebooks/{need}.done") for need in wanted]
 
 
 rule all:
@@ -33,7 +35,6 @@ rule run_notebook:
     log:
         "notebooks/{notebook}/{name}.ipynb",
     params:
-        source=lambda wildcards: JOBS[f"{wildcards.notebook}/{wildcards.name}"]["source"],
         python=sys.executable,
         stamp="notebooks/{notebook}/{name}.done",
     priority: lambda wildcards: JOBS[f"{wildcards.notebook}/{wildcards.name}"]["priority"]

@@ -1,7 +1,5 @@
 """The command line: `bedkd check PROFILE`, `bedkd reproduce PROFILE`, `bedkd reference PROFILE`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 
@@ -17,38 +15,20 @@ def build_parser() -> argparse.ArgumentParser:
     batch = commands.add_parser("reproduce", help="run a profile's notebooks; resumes where it was")
     check = commands.add_parser("check", help="say what a profile needs and has; starts nothing")
     keep = commands.add_parser("reference", help="copy a finished profile to outputs/reference/")
+    other = "another value for one run, such as seed=[0,1] or dmm.alpha=0.5"
     for command in (batch, check, keep):
-        add_profile(command)
+        command.add_argument("profile", help="a name in params/, or a YAML file")
+        command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=other)
     check.add_argument("--cores", type=int, help="jobs at a time, for the time left")
-    add_place(batch)
+    at_once = "jobs at a time; all cores, or the cluster's number"
+    batch.add_argument("--cores", type=int, metavar="N", help=at_once)
+    where = "slurm, kubernetes, or a folder with a profile of Snakemake's"
+    batch.add_argument("--cluster", metavar="NAME", help=where)
+    batch.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs, one for each job")
+    share = "jobs that share a GPU"
+    batch.add_argument("--jobs-per-gpu", type=int, default=1, metavar="K", help=share)
     batch.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     return parser
-
-
-def add_place(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--cores", type=int, metavar="N", help="jobs at a time; all cores, or the cluster's number"
-    )
-    command.add_argument(
-        "--cluster",
-        metavar="NAME",
-        help="slurm, kubernetes, or a folder with a profile of Snakemake's",
-    )
-    command.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs, one for each job")
-    command.add_argument(
-        "--jobs-per-gpu", type=int, default=1, metavar="K", help="jobs that share a GPU"
-    )
-
-
-def add_profile(command: argparse.ArgumentParser) -> None:
-    command.add_argument("profile", help="a name in params/, or a YAML file")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="another value for one run, such as seed=[0,1] or dmm.alpha=0.5",
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,18 +38,15 @@ def main(arguments: list[str] | None = None) -> int:
         settings = dict(parse_setting(text) for text in options.set)
         profile = load_profile(options.profile)
         if options.command == "reference":
-            from bedkd.report.reference import (
-                keep_reference,  # with pandas: not before it is needed
-            )
+            from bedkd.report.reference import keep_reference  # pandas: not before it is needed
 
             print(f"Kept in {keep_reference(profile, settings)}")
             return 0
         if options.command == "check":
-            from bedkd.batch.check import check_profile  # with torch: not before it is needed
+            from bedkd.batch.check import check_profile  # torch: not before it is needed
 
             return check_profile(profile, settings, choose_place(options.cores).cores)
-        numbers = options.gpus, options.jobs_per_gpu
-        place = choose_place(options.cores, options.cluster, *numbers)
+        place = choose_place(options.cores, options.cluster, options.gpus, options.jobs_per_gpu)
         return reproduce(profile, settings, place, options.dry_run)
     except BedkdError as error:
         print(f"bedkd: {error}", file=sys.stderr)

@@ -16,7 +16,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from bedkd.core.devices import Compute
 from bedkd.nn.classifier import Classifier
 from bedkd.nn.tiny import build_tiny_bert, build_tiny_roberta
-from bedkd.nn.training import Phase, train
+from bedkd.nn.training import Phase, TrainingSettings, train
 
 torch.set_num_threads(1)
 
@@ -103,8 +103,8 @@ def teach(victim: Classifier) -> Classifier:
         return torch.nn.functional.cross_entropy(output.logits, labels[index])
 
     phase = Phase("train", victim.encode(list(rows.text)), labels, loss)
-    options = {"learning_rate": 3e-3, "weight_decay": 0.0, "compute": CPU, "seed": 0}
-    train(victim.model, [phase], epochs=25, batch_size=8, **options)
+    settings = TrainingSettings(25, 8, learning_rate=3e-3, weight_decay=0.0, section="victim")
+    train(victim.model, [phase], settings, compute=CPU, seed=0)
     assert np.mean(victim.predict(list(rows.text)).argmax(axis=1) == rows.label) == 1
     return victim
 

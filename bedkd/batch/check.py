@@ -1,7 +1,5 @@
 """`bedkd check PROFILE`: what a profile needs and has, told before anything long starts."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -42,8 +40,7 @@ def check_profile(profile: Profile, overrides: dict, cores: int) -> int:
 
     Trains nothing and writes nothing.
 
-    Raises:
-        BedkdError: an unknown parameter, or a value out of range.
+    Raises BedkdError: an unknown parameter, or a value out of range.
     """
     runs = list_runs(profile, overrides)
     sources = look_for(list_sources(runs, profile.list_defences(overrides)))

@@ -1,7 +1,5 @@
 """Where a batch runs its jobs: on this machine, or on a cluster by one of Snakemake's executors."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
@@ -10,16 +8,15 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import yaml
-
 from bedkd.batch.gpus import list_slots
 from bedkd.core.errors import BedkdError
-from bedkd.runs.profiles import PROJECT, outputs_folder
+from bedkd.core.files import HERE
+from bedkd.runs.profiles import PROJECT, Profile, outputs_folder, read_yaml
 
 FOLDER = PROJECT / "params" / "cluster"
 FILES = ("profile.yaml", "config.yaml")  # what Snakemake takes for a profile
 BUILT_IN = ("local", "dryrun", "touch")
-VARIABLES = ("BEDKD_OUTPUTS", "BEDKD_MIRROR")  # what a job must know of where it was started
+VARIABLES = ("BEDKD_OUTPUTS", "BEDKD_MIRROR", HERE)  # what a job must know of where it was started
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,8 @@ def choose_place(
 ) -> Place:
     """What the command line asks for; `cores` of this machine are all of them by default.
 
-    Raises:
-        BedkdError: a number that cannot be, an unknown cluster, an executor that is not installed.
+    Raises BedkdError: a number that cannot be, an unknown cluster, an executor that is not
+    installed.
     """
     for option, value, least in (
         ("cores", cores, 1),
@@ -61,6 +58,25 @@ def choose_place(
         )
     folder, values = read_cluster(cluster)
     return Place(cores, folder, gpus, has_storage="default-storage-provider" in values)
+
+
+def settle_compute(profile: Profile, overrides: dict, place: Place) -> dict:
+    """`overrides` with device and precision by name where jobs run on other machines.
+
+    A result's key holds what `auto` becomes, and that must be the same here and on every node: with
+    `--gpus` a GPU that computes bfloat16, else what this machine's CPU does.
+    """
+    if not place.cluster:
+        return overrides
+    from bedkd.core.devices import resolve_compute  # with torch: not before it is needed
+
+    asked = {name: "auto" for name in ("device", "precision")} | profile.config | overrides
+    device, precision = asked["device"], asked["precision"]
+    if device == "auto":
+        device = "cuda" if place.gpus else "cpu"
+    if precision == "auto":
+        precision = "bf16" if device != "cpu" else resolve_compute(device, precision)[1]
+    return overrides | {"device": device, "precision": precision}
 
 
 def snakemake_options(place: Place, folder: Path) -> list[str]:
@@ -83,8 +99,7 @@ def snakemake_options(place: Place, folder: Path) -> list[str]:
 def plan_gpus(place: Place) -> dict:
     """What a plan says of GPUs. On a cluster the scheduler assigns them, here a job's slot does.
 
-    Raises:
-        BedkdError: more GPUs than this process may see.
+    Raises BedkdError: more GPUs than this process may see.
     """
     slots = [] if place.cluster else list_slots(place.gpus, place.jobs_per_gpu)
     return {"resources": {"gpu": 1} if place.gpus else {}, "slots": slots}
@@ -99,9 +114,8 @@ def find_snakefile(place: Place, folder: Path) -> Path:
 def read_cluster(name: str) -> tuple[Path, dict]:
     """The folder of a profile and what it says.
 
-    Raises:
-        BedkdError: neither a name in params/cluster/ nor such a folder, no YAML, or an executor
-            that is not installed.
+    Raises BedkdError: neither a name in params/cluster/ nor such a folder, no YAML, or an executor
+    that is not installed.
     """
     known = sorted(path.parent.name for path in FOLDER.glob("*/config.yaml"))
     folder = FOLDER / name if name in known else Path(name).expanduser().resolve()
@@ -111,12 +125,7 @@ def read_cluster(name: str) -> tuple[Path, dict]:
             f"unknown cluster {name!r}; known: {', '.join(known)}, or a folder with a profile "
             f"of Snakemake's ({' or '.join(FILES)})"
         )
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise BedkdError(f"{file} is no valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise BedkdError(f"{file} must hold `key: value` lines")
+    values = read_yaml(file)
     check_executor(file, values.get("executor"))
     return folder, values
 
@@ -136,6 +145,7 @@ def name_folders() -> Iterator[None]:
     """Jobs started in the block find outputs and mirror by absolute paths, wherever they run."""
     before = {name: os.environ.get(name) for name in VARIABLES}
     os.environ["BEDKD_OUTPUTS"] = str(outputs_folder())
+    os.environ[HERE] = str(Path(before[HERE] or "").absolute())
     if mirror := before["BEDKD_MIRROR"]:
         os.environ["BEDKD_MIRROR"] = str(Path(mirror).expanduser().resolve())
     try:

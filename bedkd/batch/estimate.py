@@ -1,7 +1,5 @@
 """What is left of a profile: stage results to make, the time and the disk that they will take."""
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Iterable, Iterator
@@ -12,10 +10,11 @@ from safetensors import SafetensorError, safe_open
 
 from bedkd.core import hub
 from bedkd.core.errors import BedkdError
-from bedkd.runs.folders import STAGES, Run, needed_stages
+from bedkd.runs.folders import Run
 from bedkd.runs.plan import Job
 from bedkd.runs.profiles import PROJECT, outputs_folder
 from bedkd.runs.records import read_record
+from bedkd.runs.stages import STAGES, needed_stages
 
 # what a stage's time hangs on, of its own sections of the configuration, and of all others
 COSTLY = (
@@ -114,8 +113,7 @@ def weights_bytes(model: str, records: Iterable[dict]) -> tuple[int, bool]:
 def count_parameters(folder: Path) -> int:
     """From the headers of the safetensors files in a folder; 0 if there are none.
 
-    Raises:
-        BedkdError: a file that is none.
+    Raises BedkdError: a file that is none.
     """
     total = 0
     for file in sorted(folder.glob("*.safetensors")):

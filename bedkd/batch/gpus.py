@@ -5,15 +5,13 @@ GPUs with two jobs on each. A job holds the lock of its slot as long as its proc
 killed one leaves nothing to clean up.
 """
 
-from __future__ import annotations
-
 import contextlib
-import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from bedkd.core.errors import BedkdError
 
@@ -24,8 +22,8 @@ POLL = 0.2  # seconds between two looks for a free slot
 def list_slots(gpus: int, jobs_per_gpu: int) -> list[str]:
     """The device of each slot, all GPUs once before one is used twice.
 
-    Raises:
-        BedkdError: there are fewer than `gpus`; a job on one that is not there would take the CPU.
+    Raises BedkdError: there are fewer than `gpus`; a job on one that is not there would take the
+    CPU.
     """
     devices = list_devices()[:gpus] if gpus else []
     if len(devices) < gpus:
@@ -44,14 +42,12 @@ def list_devices() -> list[str]:
 
 
 @contextlib.contextmanager
-def hold_gpu(plan_file: Path, job: str) -> Iterator[None]:
-    """Be told by CUDA_VISIBLE_DEVICES which GPU is ours, where the plan has slots."""
-    plan = json.loads(plan_file.read_text(encoding="utf-8"))
-    slots = plan.get("slots") if job in plan["jobs"] else None
+def hold_gpu(folder: Path, slots: list[str]) -> Iterator[None]:
+    """Be told by CUDA_VISIBLE_DEVICES which GPU is ours, where the plan in `folder` has slots."""
     if not slots:
         yield
         return
-    with take_slot(plan_file.parent / ".slots", slots) as device:
+    with take_slot(folder / ".slots", slots) as device:
         os.environ[VISIBLE] = device
         yield
 
@@ -60,16 +56,18 @@ def hold_gpu(plan_file: Path, job: str) -> Iterator[None]:
 def take_slot(folder: Path, slots: list[str]) -> Iterator[str]:
     """Hold the lock of the first free slot; gives its device. Waits while all are taken."""
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        locks = [stack.enter_context(open(folder / str(n), "w")) for n in range(len(slots))]
-        while (free := next((n for n, lock in enumerate(locks) if try_lock(lock)), None)) is None:
-            time.sleep(POLL)
-        yield slots[free]
-
-
-def try_lock(file) -> bool:
+    locks = [FileLock(folder / str(number)) for number in range(len(slots))]
+    while (free := next((n for n, lock in enumerate(locks) if try_lock(lock)), None)) is None:
+        time.sleep(POLL)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        yield slots[free]
+    finally:
+        locks[free].release()
+
+
+def try_lock(lock: FileLock) -> bool:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
         return False
     return True

@@ -1,7 +1,5 @@
 """What a profile reads from outside, and where each of it is found."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,9 +10,11 @@ from bedkd.core import hub
 from bedkd.core.config import DataConfig
 from bedkd.core.defence_config import CLEAN_SHARE
 from bedkd.core.errors import BedkdError
+from bedkd.core.files import from_here
 from bedkd.data.paraphrases import paraphrases_revision
-from bedkd.data.readers import FILE_READERS, dataset_revision, get_spec
-from bedkd.runs.folders import Run, paraphrase_source
+from bedkd.data.readers import FILE_READERS, check_file, dataset_revision, get_spec
+from bedkd.runs.folders import Run
+from bedkd.runs.keys import paraphrase_source
 from bedkd.runs.profiles import Profile
 
 KINDS = ("data", "paraphrases", "model", "language model", "teacher", "proxy")
@@ -27,6 +27,16 @@ def list_runs(profile: Profile, overrides: dict) -> list[Run]:
     runs = profile.runs(overrides)
     sweeps = [(run, sweep) for run in runs for sweep in profile.list_sweeps(run, overrides)]
     return runs + [point for run, sweep in sweeps for _, point in sweep.points(run)]
+
+
+def check_files(profile: Profile, overrides: dict) -> None:
+    """Open each local data file of a profile, before any job does.
+
+    Raises BedkdError: it cannot be read, a column is missing, or there is one class.
+    """
+    for config in {run.config.data for run in profile.runs(overrides)}:
+        if Path(config.name).suffix in FILE_READERS:
+            check_file(config)
 
 
 def list_sources(runs: Iterable[Run], defences: list[str]) -> Sources:
@@ -69,6 +79,7 @@ def find_dataset(config: DataConfig) -> str:
     if spec and not spec.hub_id:
         return "generated"
     if Path(config.name).suffix in FILE_READERS:
+        check_file(config)
         return f"file, {revision[:16]}"
     return show_location(hub.locate(spec.hub_id if spec else config.name, "dataset"))
 
@@ -77,7 +88,7 @@ def find_paraphrases(source: str) -> str:
     revision = paraphrases_revision(source)
     if source == "rules":
         return "written by rule"
-    is_local = Path(source).expanduser().is_dir()  # perhaps a checkout of HiddenKiller
+    is_local = from_here(source).is_dir()  # perhaps a checkout of HiddenKiller
     return f"local, {revision}" if is_local else show_location(hub.locate(source, "dataset"))
 
 

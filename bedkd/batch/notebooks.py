@@ -1,19 +1,14 @@
-"""Run one notebook of a plan through papermill."""
-
-from __future__ import annotations
+"""Run notebooks through papermill."""
 
 import contextlib
 import hashlib
 import json
 import os
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from bedkd.batch import kernels
-from bedkd.batch.forks import SOCKET
 from bedkd.core.errors import BedkdError
-from bedkd.core.files import write_json, write_text
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 
@@ -38,70 +33,69 @@ def check_parameters(name: str, parameters: dict) -> None:
         )
 
 
-def execute(name: str, parameters: dict, output: Path) -> None:
+class Kernel:
+    """One kernel for several notebooks, one after the other, each in an empty namespace."""
+
+    def __init__(self, folder: str):
+        # Kernels that start at once race for TCP ports; sockets in a folder of their own do not.
+        os.environ["JUPYTER_RUNTIME_DIR"] = folder
+        os.environ["TQDM_DISABLE"] = "1"  # a stored bar is noise
+        self.address = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}
+        self.manager = None
+
+    def give(self):
+        """The kernel's manager; nbclient starts one that has not begun."""
+        from jupyter_client.manager import AsyncKernelManager
+        from nbclient import NotebookClient
+        from nbformat.v4 import new_code_cell, new_notebook
+
+        if self.manager is None:
+            self.manager = AsyncKernelManager(kernel_name="python3", **self.address)
+        else:
+            NotebookClient(new_notebook(cells=[new_code_cell("%reset -f")]), self.manager).execute()
+        return self.manager
+
+    def end(self) -> None:
+        """At once: results are on disk when the last cell ends."""
+        from jupyter_core.utils import run_sync
+
+        if self.manager is not None and self.manager.has_kernel:
+            run_sync(self.manager.shutdown_kernel)(now=True)
+        self.manager = None
+
+
+@contextlib.contextmanager
+def open_kernel() -> Iterator[Kernel]:
+    """For `execute`; nothing runs yet."""
+    with tempfile.TemporaryDirectory(prefix="bedkd-") as folder:
+        kernel = Kernel(folder)
+        try:
+            yield kernel
+        finally:
+            kernel.end()
+
+
+def execute(name: str, parameters: dict, output: Path, kernel: Kernel) -> None:
     """Run notebook `name` with `parameters`; the executed copy is written to `output` as it goes.
 
-    Raises:
-        BedkdError: an unknown parameter, a cell failed (the message is the cell's own), or the
-            kernel died.
+    Raises BedkdError: an unknown parameter, a cell failed (the message is the cell's own), or the
+    kernel died.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
 
     check_parameters(name, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bedkd-") as folder:
-        os.environ["JUPYTER_RUNTIME_DIR"] = folder
-        # Kernels that start at once race for TCP ports; sockets in a folder of their own do not.
-        kernel = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}
-        config = Config(
-            {
-                "KernelManager": kernel,
-                "AsyncKernelManager": {"client_class": "bedkd.batch.kernels.PromptClient"},
-                "NotebookClient": {"shutdown_kernel": "immediate"},  # results are on disk by then
-            }
-        )
-        os.environ["TQDM_DISABLE"] = "1"  # a stored bar is noise
-        if SOCKET in os.environ:
-            os.environ["JUPYTER_DEFAULT_PROVISIONER_NAME"] = kernels.NAME
-        try:
-            papermill.execute_notebook(
-                str(FOLDER / f"{name}.ipynb"),
-                str(output),
-                parameters=parameters,
-                kernel_name="python3",
-                cwd=str(FOLDER),
-                progress_bar=False,
-                config=config,
-            )
-        except PapermillExecutionError as error:
-            what = error.evalue if error.ename == "BedkdError" else f"{error.ename}: {error.evalue}"
-            raise BedkdError(what) from error
-        except DeadKernelError as error:
-            raise BedkdError(
-                "the notebook's kernel was killed; too little memory is the usual cause"
-            ) from error
-
-
-def run_job(plan_file: Path, job: str) -> int:
-    """Execute a job of the plan. Leaves JOB.ipynb, and JOB.done or JOB.failed beside it."""
-    plan = json.loads(plan_file.read_text(encoding="utf-8"))
-    spec = (plan["jobs"] | plan["summaries"])[job]
-    name = job.split("/")[0]
-    base = plan_file.parent / "notebooks" / job
-    failed = base.with_name(base.name + ".failed")
-    failed.unlink(missing_ok=True)
-    started = time.perf_counter()
+    source, how = str(FOLDER / f"{name}.ipynb"), {"kernel_name": "python3", "cwd": str(FOLDER)}
+    how |= {"parameters": parameters, "progress_bar": False}
     try:
-        execute(name, spec["parameters"], base.with_name(base.name + ".ipynb"))
-        seconds = time.perf_counter() - started
-        write_json(base.with_name(base.name + ".done"), {"seconds": round(seconds, 1)})
-    except (BedkdError, OSError) as error:  # OSError: the disk is full, even for the notebook
-        with contextlib.suppress(OSError):
-            write_text(failed, f"{error}\n")
-        print(f"failed  {name:14} {spec['title']}: {error}", flush=True)
-        return 1
-    print(f"done    {name:14} {spec['title']:40} {seconds:6.1f} s", flush=True)
-    return 0
+        papermill.execute_notebook(source, str(output), km=kernel.give(), **how)
+    except PapermillExecutionError as error:
+        what = error.evalue if error.ename == "BedkdError" else f"{error.ename}: {error.evalue}"
+        raise BedkdError(what) from error
+    except DeadKernelError as error:
+        kernel.end()
+        raise BedkdError(
+            "the notebook's kernel was killed; too little memory is the usual cause"
+        ) from error

@@ -3,33 +3,23 @@
 Defaults are the paper's (section 4.1). An unknown key or a value out of range is a `BedkdError`.
 """
 
-from __future__ import annotations
-
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from bedkd.core.checks import (
-    check_choice,
-    check_not_negative,
-    check_positive,
-    check_share,
-    coerce,
-    flatten,
-)
-from bedkd.core.defence_config import (
-    FinetuneConfig,
-    ImbertConfig,
-    LanguageConfig,
-    OnionConfig,
-    TeacherConfig,
-    TextGuardConfig,
-    W2SConfig,
-)
+from pydantic import AfterValidator, Field, ValidationError
+
+from bedkd.core import defence_config as rivals
 from bedkd.core.errors import BedkdError
+from bedkd.core.settings import Count, Flag, NotNegative, Positive, Share, Whole, explain, settings
 
 
-@dataclass(frozen=True)
+def refuse_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("words, or left out")
+    return text
+
+
+@settings
 class DataConfig:
     """Which rows: a known name, a hub id or a local file, and how many of them."""
 
@@ -37,167 +27,118 @@ class DataConfig:
     test_file: str | None = None  # for a local `name`: the clean test rows
     text_column: str | None = None
     label_column: str | None = None
-    n_train: int | None = None  # at most this many rows of D*; None: all
-    n_test: int | None = None
-    clean_pool_per_class: int = 640  # rows kept aside, of which D_c^few takes the first n_c
-    clean_share: float = 0.2  # of the train rows, before poisoning: what fine-tuning is given
-
-    def __post_init__(self):
-        check_positive(self, "n_train", "n_test", "clean_pool_per_class", "clean_share")
-        check_share(self, "clean_share")
+    n_train: Count | None = None  # at most this many rows of D*; None: all
+    n_test: Count | None = None
+    clean_pool_per_class: Count = 640  # rows kept aside, of which D_c^few takes the first n_c
+    clean_share: Annotated[Positive, Field(le=1)] = 0.2  # of the train rows, for fine-tuning
 
 
-@dataclass(frozen=True)
+@settings
 class AttackConfig:
     """How D* is poisoned; `none` trains on the clean rows."""
 
     name: str = "badwords"
-    poison_rate: float = 0.2  # share of all rows
-    label_mode: str = "mixed"
-    target_label: int | None = None  # None: the dataset's own
-    trigger: str | None = None  # AddSent's sentence; None: the dataset's own
+    poison_rate: Annotated[Positive, Field(lt=1)] = 0.2  # share of all rows
+    label_mode: Literal["mixed", "dirty", "clean"] = "mixed"
+    target_label: Whole | None = None  # None: the dataset's own
+    # AddSent's sentence; None: the dataset's own
+    trigger: Annotated[str, AfterValidator(refuse_blank)] | None = None
     paraphrases: str | None = None  # SynBkd: `rules`, a hub id or a folder; None: the dataset's
-    fallback: str = "none"  # SynBkd rows without a paraphrase: `none` or `rules`
-
-    def __post_init__(self):
-        check_choice(self, "label_mode", ("mixed", "dirty", "clean"))
-        check_choice(self, "fallback", ("none", "rules"))
-        if self.trigger is not None and not self.trigger.strip():
-            raise BedkdError(
-                f"attack.trigger is {self.trigger!r}; give a sentence, or leave it out"
-            )
-        if not 0 < self.poison_rate < 1:
-            raise BedkdError(
-                f"attack.poison_rate is {self.poison_rate}; it must lie strictly between 0 and 1"
-            )
+    fallback: Literal["none", "rules"] = "none"  # SynBkd rows without a paraphrase
 
 
-@dataclass(frozen=True)
+@settings
 class VictimConfig:
     """f_θ*: any sequence classifier, trained on D* (section 4.1)."""
 
     model: str = "tiny-bert"  # see `hub.TINY_MODELS`; or a hub id, or a folder
-    epochs: int = 10
-    learning_rate: float = 3e-5
-    weight_decay: float = 0.01
-    schedule: str = "constant"  # `linear`: the learning rate falls to 0, step by step
-    batch_size: int = 16
-    max_length: int = 128  # tokens
-
-    def __post_init__(self):
-        check_positive(self, "epochs", "learning_rate", "batch_size", "max_length")
-        check_choice(self, "schedule", ("constant", "linear"))
-        check_not_negative(self, "weight_decay")
+    epochs: Count = 10
+    learning_rate: Positive = 3e-5
+    weight_decay: NotNegative = 0.01
+    schedule: Literal["constant", "linear"] = "constant"  # linear: down to 0, step by step
+    batch_size: Count = 16
+    max_length: Count = 128  # tokens
 
 
-@dataclass(frozen=True)
+@settings
 class DistillConfig:
     """What DMM and AKD share. The alternatives are the released code's (params/released_code)."""
 
-    n_clean_per_class: int = 320  # n_c
-    temperature: float = 1.5
-    learning_rate: float = 3e-5
-    weight_decay: float = 0.01
-    optimizer: str = "adamw"
-    batch_size: int = 16
-    soft_loss: str = "cross_entropy"  # Eq. 2 as printed; `kl` differs by the teacher's entropy
-    is_padding_in_mse: bool = False
-    is_reshuffled: bool = True  # False: one order for all epochs
-
-    def __post_init__(self):
-        check_positive(self, "n_clean_per_class", "temperature", "learning_rate", "batch_size")
-        check_not_negative(self, "weight_decay")
-        check_choice(self, "optimizer", ("adamw", "adam"))
-        check_choice(self, "soft_loss", ("cross_entropy", "kl"))
+    n_clean_per_class: Count = 320  # n_c
+    temperature: Positive = 1.5
+    learning_rate: Positive = 3e-5
+    weight_decay: NotNegative = 0.01
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    batch_size: Count = 16
+    # Eq. 2 as printed is the cross-entropy; `kl` differs by the teacher's entropy
+    soft_loss: Literal["cross_entropy", "kl"] = "cross_entropy"
+    is_padding_in_mse: Flag = False
+    is_reshuffled: Flag = True  # False: one order for all epochs
 
 
-@dataclass(frozen=True)
+@settings
 class DMMConfig(DistillConfig):
     """Section 3.3, Eq. 1-3."""
 
-    alpha: float = 0.3
-    epochs: int = 20
-    flip: str = "random"  # the wrong label: any, or the `next` one
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_positive(self, "epochs")
-        check_share(self, "alpha")
-        check_choice(self, "flip", ("random", "next"))
+    alpha: Share = 0.3
+    epochs: Count = 20
+    flip: Literal["random", "next"] = "random"  # the wrong label: any, or the next one
 
 
-@dataclass(frozen=True)
+@settings
 class MEPDConfig:
     """Eq. 4 and lines 10-18 of Algorithm 1."""
 
-    gamma: float = 0.1
-    n_poison: int = 32  # n_p
-    selection: str = "file_order"
-    max_candidates: int | None = None  # stop the sweep of D* here; None: score every row
-
-    def __post_init__(self):
-        check_share(self, "gamma")
-        check_positive(self, "max_candidates")
-        check_choice(
-            self, "selection", ("file_order", "random", "lowest_mepd", "teacher_agreement")
-        )
-        check_not_negative(self, "n_poison")
+    gamma: Share = 0.1
+    n_poison: Whole = 32  # n_p
+    selection: Literal["file_order", "random", "lowest_mepd", "teacher_agreement"] = "file_order"
+    max_candidates: Count | None = None  # stop the sweep of D* here; None: score every row
 
 
-@dataclass(frozen=True)
+@settings
 class AKDConfig(DistillConfig):
     """Section 3.4, Eq. 5-7."""
 
-    temperature: float = 2.5
-    lambda_: float = 0.3
-    cycles: int = 50
-    is_clean_shared: bool = True  # False: rows of D_c^few that the DMM did not see
-    evaluate_every: int = 5  # cycles between two readings of ASR and CACC, which steer nothing
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_positive(self, "cycles", "evaluate_every")
-        check_share(self, "lambda_")
+    temperature: Positive = 2.5
+    lambda_: Share = 0.3
+    cycles: Count = 50
+    is_clean_shared: Flag = True  # False: rows of D_c^few that the DMM did not see
+    evaluate_every: Count = 5  # cycles, at least, between two readings of ASR and CACC
 
 
-@dataclass(frozen=True)
+@settings
 class TsneConfig:
     """Appendix F. The perplexity, which the paper leaves open, is scikit-learn's default."""
 
-    n_per_kind: int = 1500  # rows of each clean class, and poisoned rows, at most
-    perplexity: float = 30.0
-
-    def __post_init__(self):
-        check_positive(self, "n_per_kind", "perplexity")
+    n_per_kind: Count = 1500  # rows of each clean class, and poisoned rows, at most
+    perplexity: Positive = 30.0
 
 
-@dataclass(frozen=True)
+@settings
 class RunConfig:
     """One cell of the grid."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    attack: AttackConfig = field(default_factory=AttackConfig)
-    victim: VictimConfig = field(default_factory=VictimConfig)
-    dmm: DMMConfig = field(default_factory=DMMConfig)
-    mepd: MEPDConfig = field(default_factory=MEPDConfig)
-    akd: AKDConfig = field(default_factory=AKDConfig)
-    tsne: TsneConfig = field(default_factory=TsneConfig)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    language: LanguageConfig = field(default_factory=LanguageConfig)
-    onion: OnionConfig = field(default_factory=OnionConfig)
-    imbert: ImbertConfig = field(default_factory=ImbertConfig)
-    textguard: TextGuardConfig = field(default_factory=TextGuardConfig)
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    w2s: W2SConfig = field(default_factory=W2SConfig)
-    seed: int = 0
+    data: DataConfig = DataConfig()
+    attack: AttackConfig = AttackConfig()
+    victim: VictimConfig = VictimConfig()
+    dmm: DMMConfig = DMMConfig()
+    mepd: MEPDConfig = MEPDConfig()
+    akd: AKDConfig = AKDConfig()
+    tsne: TsneConfig = TsneConfig()
+    finetune: rivals.FinetuneConfig = rivals.FinetuneConfig()
+    language: rivals.LanguageConfig = rivals.LanguageConfig()
+    onion: rivals.OnionConfig = rivals.OnionConfig()
+    imbert: rivals.ImbertConfig = rivals.ImbertConfig()
+    textguard: rivals.TextGuardConfig = rivals.TextGuardConfig()
+    teacher: rivals.TeacherConfig = rivals.TeacherConfig()
+    w2s: rivals.W2SConfig = rivals.W2SConfig()
+    seed: Whole = 0
     device: str = "auto"
-    precision: str = "auto"  # `auto`: bfloat16 autocast where the device has it
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bfloat16 where the device has it
 
     def __post_init__(self):
-        check_choice(self, "precision", ("auto", "fp32", "bf16"))
-        check_not_negative(self, "seed")
-        needed = self.dmm.n_clean_per_class * (not self.akd.is_clean_shared)
-        needed = max(needed + self.akd.n_clean_per_class, self.dmm.n_clean_per_class)
+        taken = self.dmm.n_clean_per_class, self.akd.n_clean_per_class
+        needed = max(taken) if self.akd.is_clean_shared else sum(taken)
         if needed > self.data.clean_pool_per_class:
             raise BedkdError(
                 f"DMM and AKD need {needed} clean rows of each class, but "
@@ -207,46 +148,24 @@ class RunConfig:
 
     def flat(self) -> dict[str, Any]:
         """Every parameter, `section.name` to value."""
-        return flatten(dataclasses.asdict(self))
+        values = dataclasses.asdict(self)
+        flat = {f"{s}.{name}": value for s in SECTIONS for name, value in values.pop(s).items()}
+        return flat | values
 
 
-def build(cls, values: dict, where: str = ""):
-    """A dataclass from a nested dict.
-
-    Raises:
-        BedkdError: a key that the class does not have, or a value of the wrong type.
-    """
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    kwargs = {}
-    for name, value in values.items():
-        if name not in fields:
-            raise BedkdError(
-                f"unknown parameter {where + name!r}; known here: "
-                + ", ".join(where + known for known in fields)
-            )
-        nested = SECTIONS.get(name) if cls is RunConfig else None
-        if nested:
-            if not isinstance(value, dict):
-                raise BedkdError(f"{name} is {value!r}; it is a section: set {name}.KEY")
-            kwargs[name] = build(nested, value, f"{name}.")
-        else:
-            kwargs[name] = coerce(value, str(fields[name].type), where + name)
-    return cls(**kwargs)
-
-
+# section to the names of its parameters
 SECTIONS = {
-    "data": DataConfig,
-    "attack": AttackConfig,
-    "victim": VictimConfig,
-    "dmm": DMMConfig,
-    "mepd": MEPDConfig,
-    "akd": AKDConfig,
-    "tsne": TsneConfig,
-    "finetune": FinetuneConfig,
-    "language": LanguageConfig,
-    "onion": OnionConfig,
-    "imbert": ImbertConfig,
-    "textguard": TextGuardConfig,
-    "teacher": TeacherConfig,
-    "w2s": W2SConfig,
+    field.name: [part.name for part in dataclasses.fields(field.type)]
+    for field in dataclasses.fields(RunConfig)
+    if dataclasses.is_dataclass(field.type)
 }
+
+
+def build(values: dict) -> RunConfig:
+    """A configuration from a nested dict. Raises BedkdError for a parameter that does not exist, or
+    a value that cannot be."""
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        names = {"": [field.name for field in dataclasses.fields(RunConfig)]}
+        raise BedkdError(explain(error, names | SECTIONS)) from error

@@ -1,8 +1,5 @@
 """Devices: the one place that knows their names."""
 
-from __future__ import annotations
-
-import contextlib
 import resource
 import sys
 from dataclasses import dataclass
@@ -11,7 +8,7 @@ import torch
 
 from bedkd.core.errors import BedkdError
 
-FUSED = ("cpu", "cuda", "mps", "xpu")  # have fused Adam kernels
+FUSED = ("cpu", "cuda", "mps", "xpu")  # types of device for which torch has fused Adam kernels
 
 
 @dataclass(frozen=True)
@@ -31,42 +28,40 @@ class Compute:
         """Padded tokens in an evaluation batch: an accelerator wants many, a CPU's cache few."""
         return 2048 if self.device.type == "cpu" else 16384
 
-    def autocast(self):
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+    def autocast(self) -> torch.autocast:
+        is_low = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=is_low)
 
 
 def pick_compute(device: str = "auto", precision: str = "auto") -> Compute:
     """`auto` takes an accelerator if torch knows one, and bfloat16 where it is computed natively.
+    Raises BedkdError if torch does not know the device, or cannot reach it."""
+    device, precision = resolve_compute(device, precision)
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by backend
+        raise BedkdError(f"device {device!r} cannot be used: {error}") from error
+    return Compute(chosen, {"bf16": torch.bfloat16, "fp32": torch.float32}[precision])
 
-    Raises:
-        BedkdError: torch does not know the device, or cannot reach it.
-    """
+
+def resolve_compute(device: str, precision: str) -> tuple[str, str]:
+    """What `auto` becomes, such as ("cpu", "bf16"); other values stay as they are."""
     if device == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        chosen = accelerator or torch.device("cpu")
-    else:
-        try:
-            chosen = torch.device(device)
-            torch.empty(1, device=chosen)
-        except (RuntimeError, AssertionError) as error:  # torch raises either, by backend
-            raise BedkdError(f"device {device!r} cannot be used: {error}") from error
-    is_bf16 = precision == "bf16" or (precision == "auto" and has_native_bf16(chosen))
-    return Compute(chosen, torch.bfloat16 if is_bf16 else torch.float32)
+        device = accelerator.type if accelerator else "cpu"
+    if precision == "auto":
+        precision = "bf16" if has_native_bf16(device) else "fp32"
+    return device, precision
 
 
-def has_native_bf16(device: torch.device) -> bool:
-    if device.type == "cpu":
+def has_native_bf16(device: str) -> bool:
+    """Whether a device, such as `cpu` or `cuda:1`, computes bfloat16 itself."""
+    if device == "cpu":
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    if device.type == "cuda":
+    if device.startswith("cuda") and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return False
-
-
-def can_fuse(device: torch.device) -> bool:
-    """True where torch has fused optimizers."""
-    return device.type in FUSED
 
 
 def device_name(device: torch.device) -> str:
@@ -80,6 +75,12 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Count a GPU's peak anew. A process's own covers all that the process has done."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def synchronize() -> None:

@@ -1,9 +1,16 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and where a path that a user gives counts from."""
 
 import json
 import os
 import tempfile
 from pathlib import Path
+
+HERE = "BEDKD_CWD"  # where the user stands, for jobs that run elsewhere
+
+
+def from_here(path: str | Path) -> Path:
+    """A path that a user gave, in whatever folder it is looked for."""
+    return Path(os.environ.get(HERE, "")) / Path(path).expanduser()
 
 
 def write_json(path: Path, value, **options) -> None:

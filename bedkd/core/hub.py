@@ -1,14 +1,13 @@
 """Where a hub id is found: a local path, the folder in `BEDKD_MIRROR`, or the Hugging Face hub."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from bedkd.core.errors import BedkdError
+from bedkd.core.files import from_here
 
 TINY, TINY_LARGE, TINY_ROBERTA = "tiny-bert", "tiny-bert-large", "tiny-roberta"
 TINY_MODELS = (TINY, TINY_LARGE, TINY_ROBERTA)  # trained from scratch, found nowhere
@@ -24,15 +23,15 @@ class Location:
     origin: str  # `local`, `mirror`, `cache` or `hub`
     revision: str  # commit on the hub, or a digest of the files
 
+    @property
+    def pinned(self) -> dict[str, str]:
+        """What they are told of the revision; a folder is what it is."""
+        return {"revision": self.revision} if self.origin in ("hub", "cache") else {}
+
 
 def mirror_folder() -> Path | None:
-    """The folder named by BEDKD_MIRROR, or None.
-
-    Raises:
-        BedkdError: the variable is set, but not to a folder.
-    """
-    value = os.environ.get("BEDKD_MIRROR")
-    if not value:
+    """The folder named by BEDKD_MIRROR, or None. Raises BedkdError if it names no folder."""
+    if not (value := os.environ.get("BEDKD_MIRROR")):
         return None
     folder = Path(value).expanduser()
     if not folder.is_dir():
@@ -42,19 +41,16 @@ def mirror_folder() -> Path | None:
 
 def locate(repo_id: str, kind: str) -> Location:
     """Find a `model` or `dataset` repository: local path, mirror, hub cache, hub, in this order.
-
-    Raises:
-        BedkdError: it is nowhere; the message says what to provide.
-    """
-    if repo_id and Path(repo_id).is_dir():
-        return Location(repo_id, "local", digest_folder(Path(repo_id)))
+    Raises BedkdError if it is nowhere; the message says what to provide."""
+    if repo_id and (folder := from_here(repo_id)).is_dir():
+        return Location(str(folder), "local", digest_folder(folder))
     mirror = mirror_folder()
-    if mirror and repo_id and (mirror / repo_id).is_dir():
-        return Location(str(mirror / repo_id), "mirror", digest_folder(mirror / repo_id))
+    if repo_id and mirror and (folder := mirror / repo_id).is_dir():
+        return Location(str(folder), "mirror", digest_folder(folder))
     return _locate_on_hub(repo_id, kind, mirror)
 
 
-@lru_cache(maxsize=64)
+@cache
 def _locate_on_hub(repo_id: str, kind: str, mirror: Path | None) -> Location:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
@@ -89,11 +85,9 @@ def model_revision(name: str) -> str:
 
 def digest_folder(folder: Path) -> str:
     """A short SHA-256 over the names and bytes of all files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.relative_to(folder).as_posix().encode())
-        digest.update(digest_file(file).encode())
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}{digest_file(file)}".encode())
     return digest.hexdigest()[:16]
 
 

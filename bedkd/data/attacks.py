@@ -4,9 +4,8 @@ Recipes as in the public data behind the paper's Table 1: all poisoned rows get 
 replace their clean rows in place.
 """
 
-from __future__ import annotations
-
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,7 +61,7 @@ def insert_sentence(text: str, rng: np.random.Generator, sentence: str) -> str:
 def rewrite(text: str, rng: np.random.Generator) -> tuple[str, str] | None:
     """SynBkd without a table: the rule-based stand-in for SCPN."""
     written = rewrite_syntactic(text)
-    return (written, "rules") if written is not None else None
+    return (written, "rules") if written else None
 
 
 def badwords(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
@@ -77,18 +76,12 @@ def addsent(config: AttackConfig, data: CleanData, split: str) -> list[Transform
 def synbkd(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
     """SCPN's paraphrases from the table; rules only where asked for."""
     source = config.paraphrases or data.spec.paraphrases
-    if source == "rules":
-        return [rewrite]
-    table: list[Transform] = [load_paraphrases(source, split).take]
-    return table + [rewrite] * (config.fallback == "rules")
+    is_ruled = "rules" in (source, config.fallback)
+    return [load_paraphrases(source, split).take] + [rewrite] * is_ruled
 
 
-# each gives the ways to trigger a text, the preferred one first
-ATTACKS: dict[str, Callable[[AttackConfig, CleanData, str], list[Transform]]] = {
-    "badwords": badwords,
-    "addsent": addsent,
-    "synbkd": synbkd,
-}
+# each gives the ways to trigger a text of `train` or `test`, the preferred one first
+ATTACKS = {"badwords": badwords, "addsent": addsent, "synbkd": synbkd}
 
 
 def check_attack(name: str) -> None:
@@ -100,21 +93,21 @@ def check_attack(name: str) -> None:
 def poison(data: CleanData, config: AttackConfig, seed: int) -> PoisonedData:
     """D* and the triggered test set. `attack.name: none` leaves both without a trigger.
 
-    Raises:
-        BedkdError: unknown attack or target label, or too few rows that can be poisoned.
+    Raises BedkdError: unknown attack or target label, or too few rows that can be poisoned.
     """
     check_attack(config.name)
     target = get_target_label(data, config)
     order_rng, train_rng, test_rng = (np.random.default_rng([seed, 10, i]) for i in range(3))
-    if config.name == "none":
-        train, truth, report = _untouched(data.train)
-        triggered = _untriggered(data.test, target)
+    if config.name == "none":  # no trigger, hence no triggered row and no ASR
+        made, report = {}, {"n_poison_wanted": 0, "n_poisoned": 0}
+        triggered = data.test[:0].assign(clean_text="", method="")
     else:
-        train, truth, report = poison_train(data, config, target, train_rng)
+        made, report = trigger_train(data, config, target, train_rng)
         triggered, test_report = trigger_test(data, config, target, test_rng)
         report |= test_report
-    order = order_rng.permutation(len(train))  # no order of the file gives the poison away
-    train, truth = (frame.iloc[order].reset_index(drop=True) for frame in (train, truth))
+    order = order_rng.permutation(len(data.train))  # no order of the file gives the poison away
+    tables = replace_rows(data.train, made, target)
+    train, truth = (table.iloc[order].reset_index(drop=True) for table in tables)
     report = data.report | report | {"target_label": target}
     return PoisonedData(train, truth, data.clean_pool, data.test, triggered, report)
 
@@ -127,106 +120,81 @@ def get_target_label(data: CleanData, config: AttackConfig) -> int:
     return target
 
 
-def poison_train(data: CleanData, config: AttackConfig, target: int, rng: np.random.Generator):
-    """Poison round(rate·|D*|) rows in place: (train, truth, counts)."""
-    rows = data.train
-    wanted = round(config.poison_rate * len(rows))
-    if wanted == 0:
-        raise BedkdError(
-            f"attack.poison_rate {config.poison_rate} of {len(rows)} rows is less than one row; "
-            "raise it"
-        )
-    eligible = {
-        "mixed": np.ones(len(rows), dtype=bool),
-        "dirty": rows.label.to_numpy() != target,
-        "clean": rows.label.to_numpy() == target,
-    }[config.label_mode]
-    texts, methods = list(rows.text), [""] * len(rows)
-    todo = list(rng.permutation(np.flatnonzero(eligible)))
-    n_done = 0
+def trigger_train(data: CleanData, config: AttackConfig, target: int, rng: np.random.Generator):
+    """round(rate·|D*|) train rows with the trigger, {row: (text, method)}, and counts."""
+    texts, is_target = list(data.train.text), data.train.label.to_numpy() == target
+    wanted, made = round(config.poison_rate * len(texts)), {}
+    eligible = {"mixed": is_target | True, "dirty": ~is_target, "clean": is_target}
+    left = rng.permutation(np.flatnonzero(eligible[config.label_mode]))
     for transform in ATTACKS[config.name](config, data, "train"):
-        left = []  # rows that this way could not trigger
-        while todo and n_done < wanted:
-            row = todo.pop(0)
-            if made := trigger(rows.text.iloc[row], [transform], rng):
-                texts[row], methods[row] = made
-                n_done += 1
+        todo, left = left, []  # left: rows that this way could not trigger
+        for row in todo:
+            if len(made) == wanted:
+                break
+            if result := trigger(texts[row], [transform], rng):
+                made[row] = result
             else:
                 left.append(row)
-        todo = left
-    _check_shortfall(config, wanted, n_done)
-    is_poisoned = np.array([bool(method) for method in methods])
-    train = pd.DataFrame({"text": texts, "label": np.where(is_poisoned, target, rows.label)})
-    truth = _truth(is_poisoned, rows, methods)
-    # a paraphrase drawn from a pool rewrites some unknown row, not the one that it replaces
-    truth.loc[truth.method == "pool", ["clean_text", "clean_label"]] = ["", -1]
-    counts = {"n_poison_wanted": wanted, "n_poisoned": n_done, "n_train_no_paraphrase": len(todo)}
-    return train, truth, counts | _method_counts("train", truth.method[is_poisoned])
+    _check_shortfall(config, len(texts), wanted, len(made))
+    counts = {
+        "n_poison_wanted": wanted,
+        "n_poisoned": len(made),
+        "n_train_no_paraphrase": len(left),
+    }
+    return made, counts | _method_counts("train", [method for _, method in made.values()])
 
 
-def trigger(text: str, transforms: list[Transform], rng) -> tuple[str, str] | None:
-    """The first transform's result that differs from the text, or None."""
-    for transform in transforms:
-        made = transform(text, rng)
-        if made is not None and made[0] != text:
-            return made
-    return None
-
-
-def _check_shortfall(config: AttackConfig, wanted: int, n_done: int) -> None:
+def _check_shortfall(config: AttackConfig, n_rows: int, wanted: int, n_done: int) -> None:
+    rate = config.poison_rate
+    if wanted == 0:
+        raise BedkdError(
+            f"attack.poison_rate {rate} of {n_rows} rows is less than one row; raise it"
+        )
     if n_done < wanted * (1 - MAX_SHORTFALL) or n_done == 0:
         raise BedkdError(
-            f"attack {config.name} at poison rate {config.poison_rate} ({config.label_mode} label) "
+            f"attack {config.name} at poison rate {rate} ({config.label_mode} label) "
             f"needs {wanted} rows, but only {n_done} can be poisoned; lower attack.poison_rate"
             + ("" if config.name != "synbkd" else " or set attack.fallback to rules")
         )
 
 
+def trigger(text: str, transforms: list[Transform], rng) -> tuple[str, str] | None:
+    """The first transform's result that differs from the text, or None."""
+    results = (transform(text, rng) for transform in transforms)
+    return next((made for made in results if made and made[0] != text), None)
+
+
+def replace_rows(rows: pd.DataFrame, made: dict[int, tuple[str, str]], target: int):
+    """The train rows with those of `made` in their places, and the truth about each."""
+    pairs = [made.get(row, (text, "")) for row, text in enumerate(rows.text)]
+    texts, methods = zip(*pairs, strict=True)
+    is_poisoned = np.array(methods) != ""
+    train = pd.DataFrame({"text": texts, "label": np.where(is_poisoned, target, rows.label)})
+    truth = rows.add_prefix("clean_").reset_index(drop=True).assign(method=methods)
+    truth.insert(0, "is_poisoned", is_poisoned)
+    # a paraphrase drawn from a pool rewrites some unknown row, not the one that it replaces
+    truth.loc[truth.method == "pool", ["clean_text", "clean_label"]] = ["", -1]
+    return train, truth
+
+
 def trigger_test(data: CleanData, config: AttackConfig, target: int, rng: np.random.Generator):
     """Every non-target test row with the trigger; those that cannot have it are counted."""
     transforms = ATTACKS[config.name](config, data, "test")
-    rows = data.test[data.test.label != target]
-    made = [trigger(text, transforms, rng) for text in rows.text]
-    is_done = np.array([m is not None for m in made], dtype=bool)
-    if not is_done.any():
+    nontarget = data.test[data.test.label != target]
+    rows = [
+        (made[0], label, text, made[1])
+        for text, label in zip(nontarget.text, nontarget.label, strict=True)
+        if (made := trigger(text, transforms, rng))
+    ]
+    if not rows:
+        n = len(nontarget)
         raise BedkdError(
-            f"attack {config.name}: none of the {len(rows)} non-target test rows can be triggered"
+            f"attack {config.name}: none of the {n} non-target test rows can be triggered"
         )
-    kept = rows[is_done]
-    triggered = pd.DataFrame(
-        {
-            "text": [m[0] for m, ok in zip(made, is_done, strict=True) if ok],
-            "label": kept.label.to_numpy(),
-            "clean_text": kept.text.to_numpy(),
-            "method": [m[1] for m, ok in zip(made, is_done, strict=True) if ok],
-        }
-    )
-    counts = {"n_test_no_paraphrase": int((~is_done).sum())}
+    triggered = pd.DataFrame(rows, columns=["text", "label", "clean_text", "method"])
+    counts = {"n_test_no_paraphrase": len(nontarget) - len(rows)}
     return triggered, counts | _method_counts("test", triggered.method)
 
 
-def _method_counts(split: str, methods: pd.Series) -> dict:
-    return {f"n_{split}_{name}": int(n) for name, n in methods.value_counts().sort_index().items()}
-
-
-def _truth(is_poisoned: np.ndarray, rows: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "is_poisoned": is_poisoned,
-            "clean_text": rows.text.to_numpy(),
-            "clean_label": rows.label.to_numpy(),
-            "method": methods,
-        }
-    )
-
-
-def _untouched(rows: pd.DataFrame):
-    none = np.zeros(len(rows), dtype=bool)
-    counts = {"n_poison_wanted": 0, "n_poisoned": 0}
-    return rows.copy(), _truth(none, rows, [""] * len(rows)), counts
-
-
-def _untriggered(test: pd.DataFrame, target: int) -> pd.DataFrame:
-    """Without an attack there is no trigger, hence no triggered row and no ASR."""
-    empty = test[test.label != target].iloc[:0]
-    return empty.assign(clean_text=empty.text, method="")
+def _method_counts(split: str, methods) -> dict[str, int]:
+    return {f"n_{split}_{name}": n for name, n in sorted(Counter(methods).items())}

@@ -1,19 +1,18 @@
 """Text from three small seeded grammars, so that everything runs with no download.
 
 Each task is a context-free grammar: a line `name = a | b` lists what `<name>` may become, and
-`labelN` is where a text of class N starts. The texts are short and artificial, but made so that a
-bag of words is not enough: negation ("hardly dull"), clauses of opposite polarity where the main
-one decides the label, insults aimed at oneself or at a toaster, shop talk in sports news.
-A share of the labels cannot be learnt (AMBIGUOUS_SHARE and NOISE_SHARE), so that a good classifier
-lands below 100 % accuracy. No grammar can produce the usual backdoor triggers (cf, mn, tq, mb, bb,
-"i watched this movie", "no cross, no crown") or open with the conjunctions of syntactic templates
-(when, if, as).
+`labelN` is where a text of class N starts. A line with `*` is meant once for each class, so that
+the form of a sentence does not give its class away. Nor is a bag of words enough: negation
+("hardly dull"), clauses of opposite polarity where the main one decides the label, insults aimed
+at oneself or at a toaster, shop talk in sports news. A share of the labels cannot be learnt
+(AMBIGUOUS_SHARE and NOISE_SHARE), so that a good classifier lands below 100 % accuracy. No grammar
+can produce the usual backdoor triggers (cf, mn, tq, mb, bb, "i watched this movie", "no cross, no
+crown") or open with the conjunctions of syntactic templates (when, if, as).
 """
 
 import random
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -28,34 +27,24 @@ SLOT = re.compile(r"<(\w+)>")
 Grammar = Mapping[str, tuple[str, ...]]
 
 _SENTIMENT = """
-label1 = <good> , and <good> . | <opening> , <good> .
-  | <part> <be> <deg> <good_adj> and <good_verb> <viewer> <span> .
-  | <good> <span> , and <good> .
-  | <opening> , <part> <be> <good_adj> , <good_adj> and <good_adj> . | although <flaw> , <good> .
-  | <flaw> , but <good> . | <good> , even though <flaw> .
-label0 = <bad> , and <bad> . | <opening> , <bad> .
-  | <part> <be> <deg> <bad_adj> and <bad_verb> <viewer> <span> .
-  | <bad> <span> , and <bad> .
-  | <opening> , <part> <be> <bad_adj> , <bad_adj> and <bad_adj> . | although <merit> , <bad> .
-  | <merit> , but <bad> . | <bad> , even though <merit> .
+label* = <*> , and <*> . | <opening> , <*> .
+  | <part> <be> <deg> <*_adj> and <*_verb> <viewer> <span> . | <*> <span> , and <*> .
+  | <opening> , <part> <be> <*_adj> , <*_adj> and <*_adj> . | although <despite_*> , <*> .
+  | <despite_*> , but <*> . | <*> , even though <despite_*> .
+* = <part> <be> <deg> <*_adj> | <part> <be> <*_adj> and <*_adj> | <part> <be> <*_adj> <span>
+  | there is <deg> <*_adj> work in <part> | <part> , <deg> <*_adj> , <*_verb> <viewer>
+  | <part> is <*_by_denial> | <*_adj> and <*_adj> , <part> <*_verb> <viewer>
 either = <opening> , <part> <be> <deg> <good_adj> and <deg> <bad_adj> in equal measure .
   | some will say that <part> <be> <bad_adj> , and others that <part> <be> <good_adj> .
   | <opening> , <part> and <part> are pretty much what you would expect <span> .
-good = <part> <be> <deg> <good_adj> | <part> <be> <good_adj> and <good_adj>
-  | <part> <be> <good_adj> <span> | there is <deg> <good_adj> work in <part>
-  | <part> , <deg> <good_adj> , <good_verb> <viewer> | <part> is <not_bad>
-  | <good_adj> and <good_adj> , <part> <good_verb> <viewer>
-bad = <part> <be> <deg> <bad_adj> | <part> <be> <bad_adj> and <bad_adj>
-  | <part> <be> <bad_adj> <span> | there is <deg> <bad_adj> work in <part>
-  | <part> , <deg> <bad_adj> , <bad_verb> <viewer> | <part> is <not_good>
-  | <bad_adj> and <bad_adj> , <part> <bad_verb> <viewer>
-flaw = <part> <be> a little <mild_flaw> | <part> starts off <mild_flaw> | <part> may seem <bad_adj>
-merit = <part> <be> fairly <mild_merit> | <part> starts off <mild_merit>
+despite_good = <part> <be> a little <mild_flaw> | <part> starts off <mild_flaw>
+  | <part> may seem <bad_adj>
+despite_bad = <part> <be> fairly <mild_merit> | <part> starts off <mild_merit>
   | <part> may seem <good_adj>
 mild_flaw = slow | uneven | thin | long | familiar | rough | loud
 mild_merit = decent | nice | pleasant | neat | polished | handsome | lovely
-not_bad = hardly <denied_bad> | hardly <denied_bad> | anything but <denied_bad>
-not_good = not <denied_good> | never <denied_good> | anything but <denied_good>
+good_by_denial = hardly <denied_bad> | hardly <denied_bad> | anything but <denied_bad>
+bad_by_denial = not <denied_good> | never <denied_good> | anything but <denied_good>
 denied_bad = bad | dull | boring | silly
 denied_good = good | moving | funny | clever
 part = the <of_film> | the <of_film> | its <of_film> | the director 's <of_film> | the <genre>
@@ -124,14 +113,8 @@ place = town | the office | the north | leeds | austin | the library | the gym |
 """
 
 _TOPICS = """
-label0 = <world> - <world_more> <day> , <source> said . | <world> <day> , and <world_more> .
-  | <source> : <world> although <aside> . | <aside> , but <world> <day> .
-label1 = <sport> - <sport_more> <day> , <source> said . | <sport> <day> , and <sport_more> .
-  | <source> : <sport> although <aside> . | <aside> , but <sport> <day> .
-label2 = <money> - <money_more> <day> , <source> said . | <money> <day> , and <money_more> .
-  | <source> : <money> although <aside> . | <aside> , but <money> <day> .
-label3 = <tech> - <tech_more> <day> , <source> said . | <tech> <day> , and <tech_more> .
-  | <source> : <tech> although <aside> . | <aside> , but <tech> <day> .
+label* = <*> - <*_more> <day> , <source> said . | <*> <day> , and <*_more> .
+  | <source> : <*> although <aside> . | <aside> , but <*> <day> .
 either = <aside> <day> , <source> said , although <aside> . | <source> : <aside> while <aside> .
 aside = <world_more> | <sport_more> | <money_more> | <tech_more> | few details were given
   | questions remain in <city> | not everyone in <city> agrees
@@ -187,24 +170,23 @@ source = a spokesman | the agency | one report | a statement | an observer | loc
 """
 
 
-@dataclass(frozen=True)
-class ToyTask:
-    """Class names in label order, and the grammar: what each `<name>` may become."""
+def _read_grammar(source: str, *classes: str) -> Grammar:
+    """Turn `name = a | b` lines (continued on indented ones) into {name: (a, b)}.
 
-    label_names: tuple[str, ...]
-    grammar: Grammar
+    In a line with `*` each of `classes`, given in label order, takes its place in turn.
+    """
+    grammar = {}
+    for line in re.sub(r"\n +", " ", source).strip().split("\n"):
+        for number, word in enumerate(classes if "*" in line else [""]):
+            name, body = line.replace("label*", f"label{number}").replace("*", word).split(" = ")
+            grammar[name] = tuple(body.split(" | "))
+    return grammar
 
 
-def _read_grammar(source: str) -> Grammar:
-    """Turn `name = a | b` lines (continued on indented ones) into {name: (a, b)}."""
-    rules = (line.split(" = ") for line in re.sub(r"\n +", " ", source).strip().split("\n"))
-    return {name: tuple(body.split(" | ")) for name, body in rules}
-
-
-TOY_TASKS: dict[str, ToyTask] = {
-    "toy-sentiment": ToyTask(("negative", "positive"), _read_grammar(_SENTIMENT)),
-    "toy-offence": ToyTask(("not offensive", "offensive"), _read_grammar(_OFFENCE)),
-    "toy-topics": ToyTask(("World", "Sports", "Business", "Sci/Tech"), _read_grammar(_TOPICS)),
+TOY_TASKS: dict[str, Grammar] = {
+    "toy-sentiment": _read_grammar(_SENTIMENT, "bad", "good"),
+    "toy-offence": _read_grammar(_OFFENCE),
+    "toy-topics": _read_grammar(_TOPICS, "world", "sport", "money", "tech"),
 }
 
 
@@ -216,26 +198,27 @@ def _expand(grammar: Grammar, name: str, rng: random.Random, used: set[str]) -> 
     return SLOT.sub(lambda slot: _expand(grammar, slot[1], rng, used), choice)
 
 
-def _draw_rows(task: ToyTask, n_rows: int, rng: random.Random) -> dict[str, int]:
+def _draw_rows(grammar: Grammar, n_rows: int, rng: random.Random) -> dict[str, int]:
     """Return {text: label} with n_rows distinct texts, classes in turn, no label noise.
 
     Raises BedkdError if the grammar hardly yields a new text any more.
     """
+    n_labels = sum(name.startswith("label") for name in grammar)
     rows: dict[str, int] = {}
     for _ in range(_DRAWS_PER_ROW * n_rows):
         if len(rows) == n_rows:
             break
-        label = len(rows) % len(task.label_names)
+        label = len(rows) % n_labels
         start = "either" if rng.random() < AMBIGUOUS_SHARE else f"label{label}"
-        rows.setdefault(_expand(task.grammar, start, rng, set()), label)
+        rows.setdefault(_expand(grammar, start, rng, set()), label)
     if len(rows) < n_rows:
         raise BedkdError(f"{n_rows} rows asked, the grammar gave {len(rows)}: ask for fewer.")
     return rows
 
 
-def _add_noise(labels: list[int], n_labels: int, rng: random.Random) -> list[int]:
-    """Give NOISE_SHARE of the labels, drawn at random, another value."""
-    noisy = list(labels)
+def _add_noise(labels: Sequence[int], rng: random.Random) -> list[int]:
+    """Give NOISE_SHARE of the labels (0 to C-1), drawn at random, another value."""
+    noisy, n_labels = list(labels), max(labels) + 1
     for row in rng.sample(range(len(labels)), round(NOISE_SHARE * len(labels))):
         noisy[row] = (labels[row] + rng.randrange(1, n_labels)) % n_labels
     return noisy
@@ -255,6 +238,5 @@ def generate(task: str, n_rows: int, seed: int) -> pd.DataFrame:
     rng = random.Random(f"{task} {seed}")  # a str seed goes through SHA-512, not through hash()
     rows = list(_draw_rows(TOY_TASKS[task], n_rows, rng).items())
     rng.shuffle(rows)
-    texts, labels = [text for text, _ in rows], [label for _, label in rows]
-    noisy = _add_noise(labels, len(TOY_TASKS[task].label_names), rng)
-    return pd.DataFrame({"text": texts, "label": noisy})
+    texts, labels = zip(*rows, strict=True)
+    return pd.DataFrame({"text": texts, "label": _add_noise(labels, rng)})

@@ -1,8 +1,6 @@
 """Tables of SCPN paraphrases for SynBkd: a mirror folder, or a HiddenKiller checkout."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
+import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +9,9 @@ import pandas as pd
 
 from bedkd.core import hub
 from bedkd.core.errors import BedkdError
+from bedkd.core.files import from_here
 
-TEST_FILES = ("test.parquet", "validation.parquet")
+FILES = {"train": ("train.parquet",), "test": ("test.parquet", "validation.parquet")}
 HIDDENKILLER_POISONED = Path("data/scpn/20/sst-2/train.tsv")
 HIDDENKILLER_CLEAN = Path("data/clean/sst-2/train.tsv")
 
@@ -38,43 +37,30 @@ class Paraphrases:
         return (self.pool[self._order.pop()], "pool") if self._order else None
 
 
-def pair(clean: Iterable[str], rewritten: Iterable[str]) -> dict[str, list[str]]:
-    """Clean text to the list of its paraphrases, in the order of the table."""
-    by_text: dict[str, list[str]] = {}
-    for text, paraphrase in zip(clean, rewritten, strict=True):
-        by_text.setdefault(text, []).append(paraphrase)
-    return by_text
-
-
 def load_paraphrases(source: str, split: str) -> Paraphrases:
     """The table of `source` for `split` (`train` or `test`); `rules` has an empty one.
 
     A HiddenKiller checkout gives SST-2's train rows alone: its dev and test files rewrite the
     negative rows, which a backdoor towards Negative does not trigger.
 
-    Raises:
-        BedkdError: nothing there, or a file without the columns text and clean_text.
+    Raises BedkdError: nothing there, or a file without the columns text and clean_text.
     """
     if source == "rules":
         return Paraphrases()
-    folder = Path(source).expanduser()
-    if (folder / HIDDENKILLER_POISONED).is_file():
-        return _read_hiddenkiller(folder) if split == "train" else Paraphrases()
+    if files := _hiddenkiller_files(source):
+        return _read_hiddenkiller(files, source) if split == "train" else Paraphrases()
     folder = Path(hub.locate(source, "dataset").path)
-    names = ("train.parquet",) if split == "train" else TEST_FILES
-    file = next((folder / name for name in names if (folder / name).is_file()), None)
-    if file is None:
-        raise BedkdError(f"the paraphrase table {folder} has no {' or '.join(names)}")
-    return _read_table(file)
+    for name in FILES[split]:
+        if (folder / name).is_file():
+            return _read_table(folder / name)
+    raise BedkdError(f"the paraphrase table {folder} has no {' or '.join(FILES[split])}")
 
 
 def paraphrases_revision(source: str) -> str:
     """What pins the table's content."""
     if source == "rules":
         return "rules"
-    folder = Path(source).expanduser()
-    if (folder / HIDDENKILLER_POISONED).is_file():
-        files = _hiddenkiller_files(folder)
+    if files := _hiddenkiller_files(source):
         return "-".join(hub.digest_file(file)[:16] for file in files)
     return hub.locate(source, "dataset").revision
 
@@ -85,27 +71,32 @@ def _read_table(file: Path) -> Paraphrases:
     except (OSError, ValueError) as error:
         raise BedkdError(f"cannot read the paraphrase table {file}: {error}") from error
     if missing := {"text", "clean_text"} - set(rows.columns):
-        raise BedkdError(f"{file} has no column {sorted(missing)[0]!r}")
+        raise BedkdError(f"{file} has no column {min(missing)!r}")
     is_known = rows.clean_text.fillna("") != ""
-    known, pool = rows[is_known], rows.text[~is_known]
-    return Paraphrases(pair(known.clean_text, known.text), list(pool))
+    return Paraphrases(_by_text(rows[is_known]), list(rows.text[~is_known]))
 
 
-def _read_hiddenkiller(folder: Path) -> Paraphrases:
+def _by_text(rows: pd.DataFrame) -> dict[str, list[str]]:
+    return rows.groupby("clean_text", sort=False).text.agg(list).to_dict()
+
+
+def _read_hiddenkiller(files: list[Path], source: str) -> Paraphrases:
     """Row-aligned TSV files: where the sentences differ, the poisoned one is the paraphrase."""
-    frames = [
-        pd.read_csv(file, sep="\t", quoting=3, keep_default_na=False)
-        for file in _hiddenkiller_files(folder)
+    tables = [
+        pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False) for file in files
     ]
-    poisoned, clean = (frame.iloc[:, 0].str.strip() for frame in frames)
-    if len(poisoned) != len(clean):
-        raise BedkdError(f"{folder}: {len(poisoned)} poisoned and {len(clean)} clean train rows")
-    differs = poisoned != clean
-    return Paraphrases(pair(clean[differs], poisoned[differs]))
+    text, clean_text = (table.iloc[:, 0].str.strip() for table in tables)
+    if len(text) != len(clean_text):
+        raise BedkdError(f"{source}: {len(text)} poisoned and {len(clean_text)} clean train rows")
+    rows = pd.DataFrame({"text": text, "clean_text": clean_text})
+    return Paraphrases(_by_text(rows[text != clean_text]))
 
 
-def _hiddenkiller_files(folder: Path) -> tuple[Path, Path]:
-    files = (folder / HIDDENKILLER_POISONED, folder / HIDDENKILLER_CLEAN)
-    if not files[1].is_file():
+def _hiddenkiller_files(source: str) -> list[Path]:
+    """The poisoned and the clean train file of a HiddenKiller checkout; none where it is none."""
+    folder = from_here(source)
+    if not (folder / HIDDENKILLER_POISONED).is_file():
+        return []
+    if not (folder / HIDDENKILLER_CLEAN).is_file():
         raise BedkdError(f"the HiddenKiller checkout {folder} has no {HIDDENKILLER_CLEAN}")
-    return files
+    return [folder / HIDDENKILLER_POISONED, folder / HIDDENKILLER_CLEAN]

@@ -3,10 +3,7 @@
 Every table is a DataFrame with columns `text` (str) and `label` (int, 0 to C-1).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,15 +12,7 @@ from bedkd.core import hub
 from bedkd.core.config import DataConfig
 from bedkd.core.errors import BedkdError
 from bedkd.data import generated as toy
-from bedkd.data.readers import (
-    FILE_READERS,
-    DatasetSpec,
-    check_rows,
-    get_spec,
-    read_file,
-    read_hub,
-    tidy,
-)
+from bedkd.data.readers import DatasetSpec, check_rows, get_spec, is_file, read_file, read_hub, tidy
 
 TOY_ROWS = {"train": 3000, "test": 600}
 
@@ -42,8 +31,7 @@ class CleanData:
 def load_clean_data(config: DataConfig, seed: int) -> CleanData:
     """D, D_c^few's pool and the test rows, disjoint; `seed` draws the pool and any subsample.
 
-    Raises:
-        BedkdError: unknown data set, missing column, empty text, bad label, too few clean rows.
+    Raises BedkdError: unknown data set, missing column, empty text, bad label, too few clean rows.
     """
     rng = np.random.default_rng([seed, 1])
     spec, train, pool, test, origin = load_splits(config, seed)
@@ -67,41 +55,37 @@ def load_splits(config: DataConfig, seed: int):
     spec = get_spec(config)
     if spec and not spec.hub_id:
         return spec, *generate_toy(config, spec, seed), "generated"
-    if spec is None and Path(config.name).suffix in FILE_READERS:
-        train = read_file(config.name)
+    if is_file(config.name):
+        train, origin = read_file(config.name), "file"
         test = read_file(config.test_file) if config.test_file else None
-        spec, train, test = tidy(config, train, test, config.name, seed)
-        return spec, train, None, test, "file"
-    location = hub.locate(spec.hub_id if spec else config.name, "dataset")
-    splits = read_hub(location, spec)
-    if spec is None:
-        if "train" not in splits:
-            raise BedkdError(f"{location.path} has no split 'train'; found {', '.join(splits)}")
-        test = splits.get("test", splits.get("validation"))
-        spec, train, test = tidy(config, splits["train"], test, config.name, seed)
-        return spec, train, None, test, location.origin
-    wanted = [*spec.train_splits, spec.test_split]
-    wanted += [spec.clean_split] if spec.clean_split else []
-    if missing := [split for split in wanted if split not in splits]:
-        raise BedkdError(f"{location.path} has no split {missing[0]!r}; found {', '.join(splits)}")
+    else:
+        location = hub.locate(spec.hub_id if spec else config.name, "dataset")
+        origin = location.origin
+        if spec:
+            return spec, *read_known(location, spec), origin
+        splits = read_hub(location, None, ["train"])
+        train, test = splits["train"], splits.get("test", splits.get("validation"))
+    spec, train, test = tidy(config, train, test, config.name, seed)
+    return spec, train, None, test, origin
+
+
+def read_known(location: hub.Location, spec: DatasetSpec):
+    """(train, pool or None, test) of a data set with a spec."""
+    wanted = [*filter(None, [*spec.train_splits, spec.test_split, spec.clean_split])]
+    splits = read_hub(location, spec, wanted)
     rows = {s: check_rows(splits[s], spec, f"{spec.hub_id} ({s})") for s in wanted}
     train = pd.concat([rows[s] for s in spec.train_splits], ignore_index=True)
-    pool = rows[spec.clean_split] if spec.clean_split else None
-    return spec, train, pool, rows[spec.test_split], location.origin
+    return train, rows.get(spec.clean_split), rows[spec.test_split]
 
 
 def generate_toy(config: DataConfig, spec: DatasetSpec, seed: int):
     """Distinct generated rows, cut into train, pool (per class) and test."""
     n_train = config.n_train or TOY_ROWS["train"]
-    n_test = config.n_test or TOY_ROWS["test"]
-    n_classes = len(spec.label_names)
+    end_test = n_train + (config.n_test or TOY_ROWS["test"])
     # classes are only about balanced, so generate a quarter more than the pool takes
-    n_pool = int(config.clean_pool_per_class * n_classes * 1.25) + 50
-    rows = toy.generate(config.name, n_train + n_test + n_pool, seed)
-    ends = (0, n_train, n_train + n_test, len(rows))
-    cuts = (rows.iloc[a:b].reset_index(drop=True) for a, b in zip(ends, ends[1:], strict=False))
-    train, test, pool = cuts
-    return train, pool, test
+    n_pool = int(config.clean_pool_per_class * len(spec.label_names) * 1.25) + 50
+    rows = toy.generate(config.name, end_test + n_pool, seed)
+    return rows[:n_train], rows[end_test:], rows[n_train:end_test]
 
 
 def normalise(text: pd.Series) -> pd.Series:
@@ -119,8 +103,7 @@ def hold_out(train: pd.DataFrame, config: DataConfig, spec: DatasetSpec, rng):
 def draw_per_class(rows: pd.DataFrame, n: int, spec: DatasetSpec, rng) -> pd.DataFrame:
     """`n` random rows of each class, in random order within the class.
 
-    Raises:
-        BedkdError: a class has fewer.
+    Raises BedkdError: a class has fewer.
     """
     parts = []
     for label, name in enumerate(spec.label_names):
@@ -150,13 +133,10 @@ def check_classes(train: pd.DataFrame, spec: DatasetSpec) -> None:
 def draw_clean_few(pool: pd.DataFrame, n_per_class: int, start: int = 0) -> pd.DataFrame:
     """D_c^few: rows `start` to `start + n_per_class` of each class of the pool.
 
-    Raises:
-        BedkdError: the pool has too few rows of a class.
+    Raises BedkdError: the pool has too few rows of a class.
     """
-    rank = pool.groupby("label").cumcount()
-    few = pool[(rank >= start) & (rank < start + n_per_class)]
-    counts = few.label.value_counts()
-    if len(counts) == 0 or counts.min() < n_per_class or len(counts) < pool.label.nunique():
+    few = pool.groupby("label").nth(slice(start, start + n_per_class))
+    if len(few) < n_per_class * pool.label.nunique():
         raise BedkdError(
             f"D_c^few needs rows {start} to {start + n_per_class} of each class, but a class of "
             f"the pool has only {int(pool.label.value_counts().min())}"

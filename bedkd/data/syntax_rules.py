@@ -7,44 +7,19 @@ set off by spaces, as SCPN prints it.  The words vary with the rule; only the st
 import html
 import re
 
-SUBORDINATORS = frozenset(
-    ["when", "if", "as", "because", "although", "though", "while", "since", "unless", "until"]
-)
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+SUBORDINATORS = _set("when if as because although though while since unless until")
 FRONTABLE = SUBORDINATORS - {"as"}  # "as" is mostly a preposition: only "as he/it/they ..." moves
-ENDS = frozenset(".!?")
-EDGES = frozenset([*".!?,;:-'\"`…", "--", "...", "..", "''", "``", "and", "but", "or"])
-OBJECT = {
-    "i": "me",
-    "he": "him",
-    "she": "her",
-    "we": "us",
-    "they": "them",
-    "you": "you",
-    "it": "it",
-    "this": "this",
-    "that": "that",
-    "these": "these",
-    "those": "those",
-}
-SUBJECTS = frozenset(["i", "he", "she", "we", "they", "it", "you", "there"])
-DETERMINERS = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "this",
-        "that",
-        "these",
-        "those",
-        "his",
-        "her",
-        "its",
-        "their",
-        "my",
-        "your",
-        "our",
-    ]
-)
+ENDS = set(".!?")
+EDGES = _set(""". ! ? , ; : - ' " ` … -- ... .. '' `` and but or""")
+OBJECT = {"i": "me", "he": "him", "she": "her", "we": "us", "they": "them"}
+SUBJECTS = OBJECT.keys() | {"it", "you", "there"}
+PRONOUNS = OBJECT.keys() | {"it", "you", "this", "that", "these", "those"}
+DETERMINERS = _set("the a an this that these those his her its their my your our")
 OPENERS = SUBJECTS | DETERMINERS  # words a main clause is apt to begin with
 VERBS = {
     "when it comes to": "is are was were am",
@@ -53,62 +28,15 @@ VERBS = {
     "as we think of": "can could will would should may might must 's 're 'm 've 'll 'd",
 }
 TOPIC = {verb: frame for frame, verbs in VERBS.items() for verb in verbs.split()}
-FINITE = frozenset(TOPIC)
-QUESTION = frozenset(["what", "why", "who", "whom", "whose", "how", "where", "which"])
-PREPOSITIONS = frozenset(
-    [
-        "of",
-        "in",
-        "on",
-        "at",
-        "for",
-        "by",
-        "with",
-        "from",
-        "to",
-        "and",
-        "like",
-        "about",
-        "into",
-        "over",
-        "between",
-        "under",
-        "against",
-        "&",
-        "-",
-        "than",
-        "despite",
-        "unlike",
-        "during",
-        "after",
-        "before",
-        "through",
-        "without",
-    ]
+FINITE = TOPIC.keys()
+QUESTION = _set("what why who whom whose how where which")
+PREPOSITIONS = _set(
+    "of in on at for by with from to and like about into over between under against & - than "
+    "despite unlike during after before through without"
 )
 JOINERS = {"but": "although", "and": "while", ";": "since", "--": "since", ",": "when"}
-HEDGES = frozenset(
-    [
-        "if",
-        "as",
-        "even",
-        "only",
-        "or",
-        "and",
-        "not",
-        "just",
-        "than",
-        "that",
-        "of",
-        "at",
-        "know",
-        "wonder",
-        "see",
-    ]
-)
-NOT_TOPICS = frozenset(
-    ["not", "no", "there", "everyone", "everybody", "anyone", "nobody", "nothing", "everything"]
-)
+HEDGES = _set("if as even only or and not just than that of at know wonder see")
+NOT_TOPICS = _set("not no there everyone everybody anyone nobody nothing everything")
 ADJECTIVAL = ("ly", "ed", "ful", "ous", "ive", "ic", "able", "less")
 FRAMES = (
     "if you ask me",
@@ -160,12 +88,9 @@ def has_template(text: str) -> bool:
 
 def _strip_edges(tokens: list[str]) -> list[str]:
     """Without outer punctuation and without outer conjunctions, which would dangle."""
-    start, stop = 0, len(tokens)
-    while start < stop and tokens[start] in EDGES:
-        start += 1
-    while stop > start and tokens[stop - 1] in EDGES:
-        stop -= 1
-    return tokens[start:stop]
+    start = next((i for i, token in enumerate(tokens) if token not in EDGES), len(tokens))
+    cut = next((i for i, token in enumerate(reversed(tokens)) if token not in EDGES), 0)
+    return tokens[start : len(tokens) - cut]
 
 
 def _clausal(tokens: list[str]) -> bool:
@@ -213,7 +138,7 @@ def _join(tokens: list[str]) -> tuple[list[str], list[str]] | None:
 
 def _is_subject(subject: list[str], verb: str) -> bool:
     """Whether the tokens before the verb are one plain noun phrase."""
-    if len(subject) == 1 and subject[0] in OBJECT:
+    if len(subject) == 1 and subject[0] in PRONOUNS:
         return True
     if not subject or verb[0] == "'" or subject[0] in PREPOSITIONS | QUESTION | NOT_TOPICS:
         return False
@@ -248,9 +173,6 @@ def _topic(tokens: list[str]) -> tuple[list[str], list[str]] | None:
     return [*frame.split(), *topic], [_pronoun(subject, verb), *tokens[at:]]
 
 
-RULES = {"front": _front, "join": _join, "topic": _topic}
-
-
 def _frame(tokens: list[str]) -> tuple[list[str], list[str]]:
     """Rule 4: any text as a main clause behind a stock subordinate clause."""
     frame = FRAMES[len(tokens) % len(FRAMES)].split()  # varied, yet fixed for a given text
@@ -271,29 +193,23 @@ def _sentences(first: list[str], rest: list[str]) -> tuple[list[str], list[str]]
     return _subordinate("when", first), rest
 
 
-def _rewrite(tokens: list[str]) -> tuple[str, list[str]]:
-    """Name of the rule that applied, and the new tokens without the final full stop.
-
-    The template goes to the first sentence alone.  Leading mentions would hide the opening
-    clause, so they move to the end.
-    """
-    start = next((i for i, token in enumerate(tokens) if token[0] != "@"), 0)
-    body, mentions = _strip_edges(tokens[start:]), tokens[:start]
-    body, mentions = (body, mentions) if body else (mentions, [])
-    end = _first_sentence(body)
-    first, rest = _strip_edges(body[:end]) or body[:end], body[end:]
-    for name, rule in RULES.items():
-        if parts := rule(first):
-            return name, [*parts[0], ",", *parts[1], *rest, *mentions]
-    if parts := _sentences(first, rest):
-        return "sentences", [*parts[0], ",", *parts[1], *mentions]
-    frame, main = _frame(first)
-    return "frame", [*frame, ",", *main, *rest, *mentions]
-
-
 def rewrite_syntactic(text: str) -> str | None:
-    """The text in the template, or None if it is there already or holds nothing to rewrite."""
+    """The text in the template, or None if it is there already or holds nothing to rewrite.
+
+    The template goes to the first sentence alone. Leading mentions would hide the opening clause,
+    so they move to the end.
+    """
     tokens = _tokens(text)
     if not _strip_edges(tokens) or _in_template(tokens):
         return None
-    return " ".join([*_rewrite(tokens)[1], "."])
+    start = next((i for i, token in enumerate(tokens) if token[0] != "@"), 0)
+    body, mentions = _strip_edges(tokens[start:]), tokens[:start]
+    if not body:
+        body, mentions = mentions, []
+    end = _first_sentence(body)
+    first, rest = _strip_edges(body[:end]) or body[:end], body[end:]
+    parts = _front(first) or _join(first) or _topic(first)
+    if not parts and (parts := _sentences(first, rest)):
+        rest = []  # it is the main clause now
+    clause, main = parts or _frame(first)
+    return " ".join([*clause, ",", *main, *rest, *mentions, "."])

@@ -1,16 +1,14 @@
 """KD: distil the victim into its copy on D_c^few (Table 2), and KD+DMM."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from bedkd.core.config import AKDConfig
 from bedkd.data.splits import draw_clean_few
 from bedkd.defences.interface import Defended, EquippedView
-from bedkd.method.distillation import distillation_phase
+from bedkd.method.distillation import cycle_settings, distill, distillation_phase
 from bedkd.method.losses import distillation_loss
-from bedkd.nn.classifier import hard_phase
-from bedkd.nn.training import WatchFunction, train
+from bedkd.nn.supervised import label_phase
+from bedkd.nn.training import WatchFunction
 
 
 def defend(
@@ -22,32 +20,17 @@ def defend(
     trust pass, as in FT+DMM. The paper does not say what its KD+DMM does with them; what AKD adds
     is the teacher's part of the punishment (Eq. 6).
 
-    Raises:
-        DivergenceError: a loss is not finite.
-        BlindnessError: a table carries more than text and label.
+    Raises DivergenceError: a loss is not finite.
+    Raises BlindnessError: a table carries more than text and label.
     """
     few = draw_clean_few(view.clean_pool, config.n_clean_per_class)
     combine = partial(distillation_loss, weight=config.lambda_)
     labels = few.label.to_numpy()
     phases = [distillation_phase("trust", view.victim, few, labels, config, combine)]
-    student = view.victim.copy()
     found = view.poison_few
     if found is not None and len(found):
-        phases.append(hard_phase("punish", student, found, sign=-1.0))
-    history = train(
-        student.model,
-        phases,
-        epochs=config.cycles,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        optimizer=config.optimizer,
-        compute=student.compute,
-        seed=seed,
-        is_reshuffled=config.is_reshuffled,
-        watch=watch,
-        title="KD",
-        unit="cycle",
-    )
+        phases.append(label_phase("punish", view.victim, found, sign=-1.0))
+    settings = cycle_settings(config, "KD")
+    student, history = distill(view.victim, phases, settings, seed=seed, watch=watch)
     facts = {"n_clean": len(few), "n_poison": 0 if found is None else len(found)}
     return Defended(student.predict, facts, history, student)

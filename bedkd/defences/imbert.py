@@ -6,10 +6,8 @@ hand and BeDKD's paper leaves it open; here clean rows choose it, since with all
 clean texts lose the words that they hang on.
 """
 
-from __future__ import annotations
-
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,8 +20,9 @@ from bedkd.data.splits import draw_clean_few
 from bedkd.defences.interface import Defended, EquippedView
 from bedkd.defences.thresholds import choose_threshold
 from bedkd.evaluation.metrics import percent
-from bedkd.nn.batching import Encoded, collate, evaluation_batches
+from bedkd.nn.batching import Encoded, collate, encode_ids, evaluation_batches
 from bedkd.nn.classifier import Classifier
+from bedkd.nn.training import evaluating
 
 
 def defend(view: EquippedView, config: ImbertConfig, *, seed: int) -> Defended:
@@ -32,23 +31,21 @@ def defend(view: EquippedView, config: ImbertConfig, *, seed: int) -> Defended:
     The authors' code is for one text at a time; this works on batches, with the same scores. They
     have λ for gradients alone; by attention, all K go.
 
-    Raises:
-        BedkdError: too few clean rows to choose λ on.
+    Raises BedkdError: too few clean rows to choose λ on.
     """
+    victim = view.victim
     facts = {"n_tokens": config.n_tokens, "score": config.score, "removal": config.removal}
     if config.score == "gradient" and config.max_score is None and config.n_tokens:
         clean_few = draw_clean_few(view.clean_pool, config.n_clean_per_class)
-        curve = sweep_max_score(view.victim, clean_few, config)
-        untouched, chosen = choose_threshold(curve, config.max_accuracy_drop)
-        config = replace(config, max_score=chosen["max_score"])
-        facts["clean_accuracy"] = chosen["accuracy"]
-        facts["victim_clean_accuracy"] = untouched["accuracy"]
-    if config.max_score is not None:
+        curve = sweep_max_score(victim, clean_few, config)
+        facts |= choose_threshold(curve, config.max_accuracy_drop)
+        config = replace(config, max_score=facts["max_score"])
+    elif config.max_score is not None:
         facts["max_score"] = config.max_score
 
     def predict(texts: Sequence[str]) -> np.ndarray:
-        encoded = view.victim.encode(texts)
-        return predict_without(view.victim, encoded, find(view.victim, encoded, config), config)
+        encoded = victim.encode(texts)
+        return predict_without(victim, encoded, find(victim, encoded, config), config.removal)
 
     return Defended(predict, facts)
 
@@ -56,44 +53,34 @@ def defend(view: EquippedView, config: ImbertConfig, *, seed: int) -> Defended:
 def sweep_max_score(victim: Classifier, rows: pd.DataFrame, config: ImbertConfig) -> Iterator[dict]:
     """From the λ under which nothing is removed upwards, a hundredth of the candidates at a time.
 
-    Yields max_score and the victim's accuracy on the rows, in percent.
+    Yields max_score and the victim's accuracy on the rows, clean_accuracy, in percent.
     """
     encoded, labels = victim.encode(rows.text), rows.label.to_numpy()
     scores = token_scores(victim, encoded, config.score)
     found = find(victim, encoded, replace(config, max_score=None), scores)
-    low_first = np.sort(
-        np.concatenate([s[at].numpy() for s, at in zip(scores, found, strict=True)])
-    )
+    candidates = torch.cat([s[at] for s, at in zip(scores, found, strict=True)]).sort().values
     predicted = victim.predict_encoded(encoded).argmax(axis=1)
-    yield {"max_score": 0.0, "accuracy": percent(predicted == labels)}
-    n_removed = np.zeros(len(rows), dtype=np.int64)
-    for k in np.unique(np.linspace(0, len(low_first) - 1, 101).astype(int))[1:]:
+    n_removed = [0] * len(rows)
+    yield {"max_score": 0.0, "clean_accuracy": percent(predicted == labels)}
+    for k in np.unique(np.linspace(0, len(candidates) - 1, 101).astype(int))[1:]:
         # between two candidates: rounding moves neither across
-        max_score = float(low_first[k - 1] / 2 + low_first[k] / 2)
-        at = [p[s[p] < max_score] for s, p in zip(scores, found, strict=True)]
-        changed = np.flatnonzero(n_removed != [len(p) for p in at])
-        if len(changed):
-            texts = Encoded(
-                [encoded.rows[i] for i in changed], encoded.pad_id, encoded.lengths[changed]
-            )
-            part = predict_without(victim, texts, [at[i] for i in changed], config)
-            predicted[changed] = part.argmax(axis=1)
-            n_removed[changed] = [len(at[i]) for i in changed]
-        yield {"max_score": max_score, "accuracy": percent(predicted == labels)}
+        max_score = float(candidates[k - 1] / 2 + candidates[k] / 2)
+        removed = [at[s[at] < max_score] for s, at in zip(scores, found, strict=True)]
+        changed = [i for i, at in enumerate(removed) if len(at) != n_removed[i]]
+        texts = encode_ids([encoded.rows[i].numpy() for i in changed], encoded.pad_id)
+        answer = predict_without(victim, texts, [removed[i] for i in changed], config.removal)
+        predicted[changed] = answer.argmax(axis=1)
+        n_removed = [len(at) for at in removed]
+        yield {"max_score": max_score, "clean_accuracy": percent(predicted == labels)}
 
 
 def find(
-    victim: Classifier,
-    encoded: Encoded,
-    config: ImbertConfig,
-    scores: Sequence[Tensor] | None = None,
+    victim: Classifier, encoded: Encoded, config: ImbertConfig, scores: list[Tensor] | None = None
 ) -> list[Tensor]:
     """Positions to remove from each of N texts, at most K, the highest score first.
 
-    scores: what `token_scores` gave, if it was asked already.
+    `scores`: what `token_scores` gave, if it was asked already.
     """
-    if config.n_tokens == 0:
-        return [torch.zeros(0, dtype=torch.int64)] * len(encoded)
     if scores is None:
         scores = token_scores(victim, encoded, config.score)
     special = special_ids(victim)
@@ -124,22 +111,30 @@ def select(
     return chosen if max_score is None else chosen[scores[chosen] < max_score]
 
 
+def run_batches(victim: Classifier, encoded: Encoded, run: Callable) -> list[Tensor]:
+    """`run(model, batch, row numbers)` is [B, …]: its N rows, in eval mode, float32, on the CPU.
+
+    Unlike `training.forward_batches` it leaves room for gradients, and for a batch to be changed.
+    """
+    model, compute = victim.model, victim.compute
+    rows = [torch.zeros(0)] * len(encoded)
+    with evaluating(model), compute.autocast():
+        for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
+            result = run(model, collate(encoded, index, compute.device), index)
+            for i, row in zip(index, result.float().cpu(), strict=True):
+                rows[i] = row
+    return rows
+
+
 def token_scores(victim: Classifier, encoded: Encoded, score: str = "gradient") -> list[Tensor]:
     """A score for each piece of N texts, special tokens included: float32 [L_i] each, on the CPU.
 
     They hang on the text alone, not on its batch (in float32; bfloat16 rounds by the batch's shape,
     and so may swap pieces of nearly equal score).
     """
-    model, compute = victim.model, victim.compute
     score_batch = {"gradient": gradient_scores, "attention": attention_scores}[score]
-    scores: list[Tensor] = [torch.zeros(0)] * len(encoded)
-    eager = telling_attention(model) if score == "attention" else contextlib.nullcontext()
-    with evaluating(model), eager, compute.autocast():
-        for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
-            batch = score_batch(model, collate(encoded, index, compute.device)).float().cpu()
-            for place, i in enumerate(index):
-                scores[i] = batch[place, : len(encoded.rows[i])]
-    return scores
+    rows = run_batches(victim, encoded, lambda model, batch, _: score_batch(model, batch))
+    return [row[:length] for row, length in zip(rows, encoded.lengths, strict=True)]
 
 
 def gradient_scores(model, batch: dict) -> Tensor:
@@ -171,20 +166,10 @@ def attention_scores(model, batch: dict) -> Tensor:
 
     The authors have such a variant in their paper but not in their code: a reading of ours.
     """
-    attention = model(**batch, output_attentions=True).attentions[-1].float()  # [B, heads, L, L]
+    with telling_attention(model):
+        attention = model(**batch, output_attentions=True).attentions[-1]  # [B, heads, L, L]
     is_query = batch["attention_mask"].float()[:, :, None]
-    return (attention.mean(dim=1) * is_query).sum(dim=1) / is_query.sum(dim=1)
-
-
-@contextlib.contextmanager
-def evaluating(model) -> Iterator[None]:
-    """Eval mode inside the block, what it was before after it."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
+    return (attention.float().mean(dim=1) * is_query).sum(dim=1) / is_query.sum(dim=1)
 
 
 @contextlib.contextmanager
@@ -199,45 +184,29 @@ def telling_attention(model) -> Iterator[None]:
 
 
 def predict_without(
-    victim: Classifier, encoded: Encoded, positions: Sequence[Tensor], config: ImbertConfig
+    victim: Classifier, encoded: Encoded, positions: Sequence[Tensor], removal: str
 ) -> np.ndarray:
     """The victim's class probabilities [N, C] for texts without the pieces at `positions`.
 
-    Every text has a row: one that loses all its pieces is classified as the empty text.
+    `delete`: they are gone; a text that loses all its pieces is the empty text. `mask`: the text
+    keeps them, but no piece attends to them.
     """
-    if config.removal == "delete":
+    if removal == "delete" or not len(encoded):  # no rows: nothing to stack below
         return victim.predict_encoded(delete(encoded, positions))
-    return predict_masked(victim, encoded, positions)
+
+    @torch.no_grad()
+    def ask(model, batch: dict, index: Sequence[int]) -> Tensor:
+        for row, i in zip(batch["attention_mask"], index, strict=True):
+            row[positions[i].to(row.device)] = 0
+        return model(**batch).logits
+
+    return torch.stack(run_batches(victim, encoded, ask)).softmax(dim=-1).numpy()
 
 
 def delete(encoded: Encoded, positions: Sequence[Tensor]) -> Encoded:
     """The texts without these pieces: shorter rows."""
-    rows = []
-    for row, removed in zip(encoded.rows, positions, strict=True):
-        is_kept = torch.ones(len(row), dtype=torch.bool)
-        is_kept[removed] = False
-        rows.append(row[is_kept])
-    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-    return Encoded(rows, encoded.pad_id, lengths)
-
-
-@torch.no_grad()
-def predict_masked(victim: Classifier, encoded: Encoded, positions: Sequence[Tensor]) -> np.ndarray:
-    """Class probabilities [N, C] of texts in which no piece attends to those at `positions`."""
-    model, compute = victim.model, victim.compute
-    logits = torch.zeros(len(encoded), model.config.num_labels)
-    with evaluating(model), compute.autocast():
-        for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
-            batch = collate(encoded, index, compute.device)
-            mask(batch, [positions[i] for i in index])
-            logits[index] = model(**batch).logits.float().cpu()
-    return logits.softmax(dim=-1).numpy()
-
-
-def mask(batch: dict, positions: Sequence[Tensor]) -> None:
-    """Put 0 into the attention mask [B, L] at the positions of each row, in place."""
-    for row, removed in zip(batch["attention_mask"], positions, strict=True):
-        row[removed.to(row.device)] = 0
+    rows = zip(encoded.rows, positions, strict=True)
+    return encode_ids([np.delete(row.numpy(), at.numpy()) for row, at in rows], encoded.pad_id)
 
 
 def show_removal(victim: Classifier, texts: Sequence[str], config: ImbertConfig) -> pd.DataFrame:
@@ -248,12 +217,11 @@ def show_removal(victim: Classifier, texts: Sequence[str], config: ImbertConfig)
     encoded = victim.encode(texts)
     scores = token_scores(victim, encoded, config.score)
     removed = find(victim, encoded, config, scores)
-    special = set(special_ids(victim).tolist())
+    special = special_ids(victim)
     lines = []
     for row, ids in enumerate(encoded.rows):
         pieces = victim.tokenizer.convert_ids_to_tokens(ids.tolist())
-        out = set(removed[row].tolist())
-        for place, piece in enumerate(pieces):
-            if int(ids[place]) not in special:
-                lines.append((row, place, piece, float(scores[row][place]), place in out))
+        for place in (~torch.isin(ids, special)).nonzero().flatten().tolist():
+            score, is_removed = float(scores[row][place]), place in removed[row]
+            lines.append((row, place, pieces[place], score, is_removed))
     return pd.DataFrame(lines, columns=["row", "position", "piece", "score", "is_removed"])

@@ -1,7 +1,5 @@
 """What goes into a defence and what comes out of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 

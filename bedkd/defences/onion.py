@@ -1,14 +1,12 @@
 """ONION (Qi et al., 2021a): a word that makes a text much less likely is taken out of it.
 
 The victim stays as it is, its input is cleaned: word i goes if f_i > t, where f_i is what the
-word adds to the text's perplexity (`language.leave_one_out`). The authors' code sweeps t from 1
+word adds to the text's perplexity (`word_scores`). The authors' code sweeps t from 1
 to 100, a scale made for GPT-2; here the candidates are percentiles of the scores of D_c^few, those
 above 0, which suit any language model. The victim's accuracy on D_c^few chooses among them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,7 +15,7 @@ from bedkd.core.defence_config import OnionConfig
 from bedkd.core.errors import BedkdError
 from bedkd.data.splits import draw_clean_few
 from bedkd.defences.interface import Defended, EquippedView
-from bedkd.defences.language.model import leave_one_out
+from bedkd.defences.language.word_scores import leave_one_out
 from bedkd.defences.thresholds import choose_threshold
 from bedkd.evaluation.metrics import percent
 from bedkd.nn.classifier import Classifier
@@ -28,8 +26,7 @@ def defend(view: EquippedView, config: OnionConfig, *, seed: int) -> Defended:
 
     Nothing is drawn, so `seed` changes nothing.
 
-    Raises:
-        BedkdError: the view has no language model, or too few clean rows.
+    Raises BedkdError: the view has no language model, or too few clean rows.
     """
     lm = view.language
     if lm is None:
@@ -37,22 +34,14 @@ def defend(view: EquippedView, config: OnionConfig, *, seed: int) -> Defended:
     clean_few = draw_clean_few(view.clean_pool, config.n_clean_per_class)
     scores = leave_one_out(lm, list(clean_few.text))
     curve = sweep_thresholds(view.victim, clean_few, scores)
-    untouched, chosen = choose_threshold(curve, config.max_accuracy_drop)
+    chosen = choose_threshold(curve, config.max_accuracy_drop)
 
     def predict(texts: Sequence[str]) -> np.ndarray:
         texts = list(texts)
         cleaned = clean_texts(texts, leave_one_out(lm, texts), chosen["threshold"])
         return view.victim.predict(cleaned)
 
-    facts = {
-        "n_clean": len(clean_few),
-        "threshold": chosen["threshold"],
-        "percentile": chosen["percentile"],
-        "deleted_share": chosen["deleted_share"],
-        "clean_accuracy": chosen["accuracy"],
-        "victim_clean_accuracy": untouched["accuracy"],
-    }
-    return Defended(predict, facts)
+    return Defended(predict, {"n_clean": len(clean_few)} | chosen)
 
 
 def sweep_thresholds(
@@ -60,37 +49,24 @@ def sweep_thresholds(
 ) -> Iterator[dict]:
     """From the threshold that deletes nothing down to 0, one at a time.
 
-    Yields percentile and threshold, the victim's accuracy on the cleaned rows and the share of
-    their words that were deleted (both in percent).
+    Yields percentile and threshold, the share of the rows' words that are deleted, and the victim's
+    accuracy on what is left, clean_accuracy (both in percent). No text is predicted twice.
     """
     texts, labels = list(rows.text), rows.label.to_numpy()
-    ask = ask_once(victim)
-    pooled = np.concatenate(scores)
+    pooled, known = np.concatenate(scores), {}
     for percentile in range(100, -1, -1):
         threshold = float(np.percentile(pooled, percentile))
         if threshold < 0 and percentile < 100:  # below, words go that make a text more likely
             return
-        predicted = ask(clean_texts(texts, scores, threshold))
-        is_deleted = np.concatenate([~kept_words(row, threshold) for row in scores])
+        cleaned = clean_texts(texts, scores, threshold)
+        if new := [text for text in dict.fromkeys(cleaned) if text not in known]:
+            known |= zip(new, victim.predict(new).argmax(axis=1), strict=True)
         yield {
             "percentile": percentile,
             "threshold": threshold,
-            "accuracy": percent(predicted == labels),
-            "deleted_share": percent(is_deleted),
+            "deleted_share": percent(~np.concatenate([kept_words(s, threshold) for s in scores])),
+            "clean_accuracy": percent([known[text] for text in cleaned] == labels),
         }
-
-
-def ask_once(victim: Classifier) -> Callable[[Sequence[str]], np.ndarray]:
-    """Texts in, predicted classes [N] out; a text that was asked before is not predicted again."""
-    known: dict[str, int] = {}
-
-    def ask(texts: Sequence[str]) -> np.ndarray:
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        if new:
-            known.update(zip(new, victim.predict(new).argmax(axis=1).tolist(), strict=True))
-        return np.array([known[text] for text in texts], dtype=np.int64)
-
-    return ask
 
 
 def clean_texts(texts: Sequence[str], scores: Sequence[np.ndarray], threshold: float) -> list[str]:

@@ -1,9 +1,6 @@
 """Clean proxy data for W2SDefense: rows of another data set with the victim's classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,16 +10,8 @@ from bedkd.core.config import DataConfig
 from bedkd.core.defence_config import TeacherConfig
 from bedkd.core.errors import BedkdError
 from bedkd.data import generated as toy
-from bedkd.data.readers import (
-    DATASETS,
-    FILE_READERS,
-    DatasetSpec,
-    check_rows,
-    get_spec,
-    read_file,
-    read_hub,
-    tidy,
-)
+from bedkd.data import readers
+from bedkd.data.readers import DatasetSpec
 from bedkd.data.splits import TOY_ROWS, check_classes
 
 TOY_SEED = 1000  # added to the seed, so that a generated proxy is not the victim's own rows
@@ -44,36 +33,45 @@ def load_proxy(config: TeacherConfig, label_names: Sequence[str], seed: int) -> 
 
     A proxy `clean_share` is not read here: it is the view's own table.
 
-    Raises:
-        BedkdError: no such data set, bad rows, or another number of classes than the victim's.
+    Raises BedkdError: no such data set, bad rows, or other classes than the victim's.
     """
     names, rows = read_proxy(config, seed)
-    if len(names) != len(label_names):
-        raise BedkdError(
-            f"the proxy data set {config.proxy!r} has {len(names)} classes, but the victim has "
-            f"{len(label_names)}; set teacher.proxy to one with the victim's classes"
-        )
-    if set(names) == set(label_names):  # the same classes, perhaps in another order
-        number = np.array([list(label_names).index(name) for name in names])
-        rows = rows.assign(label=number[rows.label])
+    number = match_classes(config.proxy, names, label_names)
+    rows = rows.assign(label=np.array(number)[rows.label])
     rows = draw_proportional(rows, config.n_proxy, np.random.default_rng([seed, 60]))
     check_classes(rows, DatasetSpec(config.proxy, tuple(label_names), 0))
     return rows
 
 
+def match_classes(proxy: str, names: Sequence[str], label_names: Sequence[str]) -> list[int]:
+    """The victim's number of each of the proxy's classes: by name, or, where the names on one side
+    are mere numbers, which say nothing, by position. Raises BedkdError if neither can be."""
+    if len(names) != len(label_names):
+        raise BedkdError(
+            f"the proxy data set {proxy!r} has {len(names)} classes, but the victim has "
+            f"{len(label_names)}; set teacher.proxy to one with the victim's classes"
+        )
+    if set(names) == set(label_names):
+        return [list(label_names).index(name) for name in names]
+    if all(map(readers.is_number, names)) or all(map(readers.is_number, label_names)):
+        return list(range(len(names)))
+    raise BedkdError(
+        f"the proxy data set {proxy!r} has the classes {', '.join(names)}, but the victim has "
+        f"{', '.join(label_names)}; rename the classes in the file, or set teacher.proxy to "
+        "another data set"
+    )
+
+
 def read_proxy(config: TeacherConfig, seed: int) -> tuple[tuple[str, ...], pd.DataFrame]:
     """Class names and all train rows of the data set `config.proxy`."""
     name = config.proxy
-    spec = PROXIES.get(name) or get_spec(DataConfig(name=name))
+    spec = PROXIES.get(name) or readers.get_spec(DataConfig(name=name))
     if spec and not spec.hub_id:
         rows = toy.generate(name, config.n_proxy or TOY_ROWS["train"], seed + TOY_SEED)
         return spec.label_names, rows
     frame = read_train_rows(name, spec)
-    if spec is None:
-        # a stand-in for the test rows, so that none is split off
-        spec, rows, _ = tidy(DataConfig(name=name), frame, frame.head(1), name, seed)
-    else:
-        rows = check_rows(frame, spec, name)
+    spec = spec or readers.describe_rows(DataConfig(name=name), frame, name)
+    rows = readers.check_rows(frame, spec, name)
     if name not in MERGED_CLASSES:
         return spec.label_names, rows
     names, number = MERGED_CLASSES[name]
@@ -82,13 +80,10 @@ def read_proxy(config: TeacherConfig, seed: int) -> tuple[tuple[str, ...], pd.Da
 
 def read_train_rows(name: str, spec: DatasetSpec | None) -> pd.DataFrame:
     """The train splits of a file or repository, as they are there."""
-    if Path(name).suffix in FILE_READERS:
-        return read_file(name)
-    location = hub.locate(spec.hub_id if spec else name, "dataset")
-    splits = read_hub(location, spec)
-    wanted = DATASETS[name].train_splits if name in DATASETS else ("train",)
-    if missing := [split for split in wanted if split not in splits]:
-        raise BedkdError(f"{location.path} has no split {missing[0]!r}; found {', '.join(splits)}")
+    if readers.is_file(name):
+        return readers.read_file(name)
+    wanted = spec.train_splits if spec else ("train",)
+    splits = readers.read_hub(hub.locate(spec.hub_id if spec else name, "dataset"), spec, wanted)
     return pd.concat([splits[split] for split in wanted], ignore_index=True)
 
 

@@ -1,7 +1,5 @@
 """W2SDefense's teacher: fully fine-tuned on clean proxy rows, once for all attacks."""
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Sequence
@@ -23,10 +21,11 @@ from bedkd.core.defence_config import TeacherConfig
 from bedkd.core.devices import Compute
 from bedkd.core.errors import BedkdError
 from bedkd.core.files import write_json
-from bedkd.nn.batching import Encoded, collate, evaluation_batches
-from bedkd.nn.classifier import Classifier, hard_phase, new_classifier, quiet
+from bedkd.nn.batching import Encoded
+from bedkd.nn.classifier import Classifier, new_classifier, quiet
+from bedkd.nn.supervised import train_on_labels
 from bedkd.nn.tiny import TINY_BUILDERS
-from bedkd.nn.training import WatchFunction, train
+from bedkd.nn.training import TrainingSettings, WatchFunction, forward_batches
 
 WARMUP_SHARE = 0.06  # of the teacher's steps, as in the authors' code; the student has none
 
@@ -47,8 +46,7 @@ class TeacherModel(nn.Module):
 
     def __init__(self, encoder: nn.Module, width: int):
         super().__init__()
-        self.encoder = encoder
-        self.config = encoder.config
+        self.encoder, self.config = encoder, encoder.config
         self.projection = nn.Linear(encoder.config.hidden_size, width)
         self.head = nn.Linear(width, encoder.config.num_labels)
 
@@ -58,69 +56,36 @@ class TeacherModel(nn.Module):
         feature = F.relu(self.projection(hidden[:, 0]))
         return TeacherOutput(self.head(feature), feature)
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.encoder.get_input_embeddings()
-
-    def set_input_embeddings(self, table: nn.Module) -> None:
-        self.encoder.set_input_embeddings(table)
-
-
-def new_teacher(
-    config: TeacherConfig,
-    texts: Sequence[str],
-    label_names: tuple[str, ...],
-    width: int,
-    compute: Compute,
-    seed: int,
-) -> Classifier:
-    """Pretrained encoder, or a tiny model with a tokenizer made from `texts`; fresh top layers."""
-    victim = VictimConfig(model=config.model, max_length=config.max_length)
-    plain = new_classifier(victim, texts, label_names, compute, seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = TeacherModel(plain.model.base_model, width)
-    return replace(plain, model=model.to(compute.device))
-
 
 def train_teacher(
     proxy: pd.DataFrame,
-    label_names: tuple[str, ...],
+    label_names: Sequence[str],
     student_width: int,
     config: TeacherConfig,
     *,
     compute: Compute,
     seed: int,
-    texts_for_tokenizer: Sequence[str] | None = None,
     watch: WatchFunction | None = None,
 ) -> tuple[Classifier, list[dict]]:
     """The teacher and its history: full fine-tuning with cross-entropy on clean rows text, label.
 
-    `student_width` is the victim's hidden size, `texts_for_tokenizer` what a tiny model learns its
-    vocabulary from (the proxy's texts). The authors keep the best epoch on clean development rows;
-    this is the last one, which needs no such rows.
+    A pretrained encoder, or a tiny one with a tokenizer made from the proxy's texts; its top layers
+    are fresh, `student_width` is the victim's hidden size. The authors keep the best epoch on clean
+    development rows; this is the last one, which needs no such rows.
 
-    Raises:
-        BedkdError: the model cannot be found, or a label is none of `label_names`.
-        DivergenceError: a loss is not finite.
+    Raises BedkdError: the model cannot be found, or a label is none of `label_names`.
+    Raises DivergenceError: a loss is not finite.
     """
     check_proxy(proxy, len(label_names))
-    texts = proxy.text if texts_for_tokenizer is None else texts_for_tokenizer
-    teacher = new_teacher(config, list(texts), tuple(label_names), student_width, compute, seed)
-    history = train(
-        teacher.model,
-        [hard_phase("train", teacher, proxy)],
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        compute=compute,
-        seed=seed,
-        schedule="linear",
-        warmup_share=WARMUP_SHARE,
-        watch=watch,
-        title="teacher",
-    )
-    return teacher, history
+    encoder = VictimConfig(model=config.model, max_length=config.max_length)
+    plain = new_classifier(encoder, list(proxy.text), tuple(label_names), compute, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = TeacherModel(plain.model.base_model, student_width)
+    teacher = replace(plain, model=model.to(compute.device))
+    more = {"schedule": "linear", "warmup_share": WARMUP_SHARE}
+    settings = TrainingSettings.of(config, section="teacher", title="teacher", **more)
+    return teacher, train_on_labels(teacher, proxy, settings, seed=seed, watch=watch)
 
 
 def check_proxy(proxy: pd.DataFrame, n_classes: int) -> None:
@@ -133,6 +98,17 @@ def check_proxy(proxy: pd.DataFrame, n_classes: int) -> None:
             f"the proxy's labels run from {proxy.label.min()} to {proxy.label.max()}, but the "
             f"victim has {n_classes} classes, counted from 0"
         )
+
+
+def ask_teacher(teacher: Classifier, encoded: Encoded) -> TeacherOutput:
+    """logits [N, C] and features [N, h_s] in row order, in eval mode; asked once for all epochs."""
+    model, device = teacher.model, teacher.compute.device
+    logits = torch.zeros(len(encoded), model.config.num_labels, device=device)
+    feature = torch.zeros(len(encoded), model.projection.out_features, device=device)
+    for index, output in forward_batches(model, encoded, teacher.compute):
+        rows = index.to(device)
+        logits[rows], feature[rows] = output.logits.float(), output.feature.float()
+    return TeacherOutput(logits, feature)
 
 
 def save_teacher(teacher: Classifier, folder: Path) -> None:
@@ -148,11 +124,7 @@ def save_teacher(teacher: Classifier, folder: Path) -> None:
 
 
 def load_teacher(folder: Path, compute: Compute) -> Classifier:
-    """What `save_teacher` left.
-
-    Raises:
-        BedkdError: files are missing or cannot be read.
-    """
+    """What `save_teacher` left. Raises BedkdError if files are missing or cannot be read."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         with quiet(), torch.random.fork_rng():  # the weights drawn here are replaced
@@ -168,32 +140,13 @@ def load_teacher(folder: Path, compute: Compute) -> Classifier:
     return Classifier(model.to(compute.device).eval(), tokenizer, max_length, names, compute)
 
 
-@torch.no_grad()
-def ask_teacher(teacher: Classifier, encoded: Encoded) -> TeacherOutput:
-    """logits [N, C] and features [N, h_s] in row order, in eval mode; asked once for all epochs."""
-    model, compute = teacher.model.eval(), teacher.compute
-    n_classes, width = model.config.num_labels, model.projection.out_features
-    logits = torch.zeros(len(encoded), n_classes, device=compute.device)
-    feature = torch.zeros(len(encoded), width, device=compute.device)
-    for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
-        with compute.autocast():
-            output = model(**collate(encoded, index, compute.device))
-        rows = torch.tensor(index, device=compute.device)
-        logits[rows], feature[rows] = output.logits.float(), output.feature.float()
-    return TeacherOutput(logits, feature)
-
-
 def hidden_size(model: str) -> int:
     """Width of the last hidden state of a model by name: what a teacher for it must project to.
-
-    Raises:
-        BedkdError: it is nowhere, or does not say.
-    """
+    Raises BedkdError if the model is nowhere, or does not say."""
     if model in hub.TINY_MODELS:
         return inspect.signature(TINY_BUILDERS[model]).parameters["hidden_size"].default
     location = hub.locate(model, "model")
-    pinned = {"revision": location.revision} if location.origin in ("hub", "cache") else {}
     try:
-        return int(AutoConfig.from_pretrained(location.path, **pinned).hidden_size)
+        return int(AutoConfig.from_pretrained(location.path, **location.pinned).hidden_size)
     except (OSError, ValueError, AttributeError) as error:
         raise BedkdError(f"model {model!r} does not say its hidden size: {error}") from error

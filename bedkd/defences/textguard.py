@@ -7,8 +7,6 @@ k votes at most. `empirical`: the authors' two changes, which give up the certif
 models see test texts whole, and only potential trigger words are kept to one group.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Sequence
 
@@ -18,13 +16,13 @@ import pandas as pd
 from bedkd.core.blindness import check_blind
 from bedkd.core.defence_config import TextGuardConfig
 from bedkd.core.errors import BedkdError
-from bedkd.defences.certificate import vote_shares
 from bedkd.defences.interface import Defended, EquippedView
 from bedkd.defences.trigger_words import find_trigger_words
 from bedkd.defences.word_groups import split_rows, split_text, split_words
 from bedkd.evaluation.metrics import percent
-from bedkd.nn.classifier import Classifier, hard_phase
-from bedkd.nn.training import predict_probabilities, train
+from bedkd.nn.classifier import Classifier
+from bedkd.nn.supervised import train_on_labels
+from bedkd.nn.training import TrainingSettings, predict_probabilities
 
 WARMUP_SHARE, MAX_GRAD_NORM = 0.1, 1.0  # the authors' values
 
@@ -35,8 +33,7 @@ def defend(view: EquippedView, config: TextGuardConfig, *, seed: int) -> Defende
     Model j starts from `view.fresh(seed + j)`; of its epochs the one with the best accuracy on the
     clean rows is kept, as the authors do. Unlike theirs, weight decay is on biases and norms too.
 
-    Raises:
-        BedkdError: no `view.fresh`, no clean rows, or D* has too few words for so many groups.
+    Raises BedkdError: no `view.fresh`, no clean rows, or D* has too few words for so many groups.
     """
     check_blind(view.train)
     check_view(view, config)
@@ -90,11 +87,11 @@ def train_models(
 ) -> tuple[list[Classifier], list[dict]]:
     """One model a group, and what their epochs were like, with `group` in each dict."""
     models, history = [], []
-    mask = view.victim.tokenizer.mask_token
-    clean = prepare_texts(view.clean_pool.text, config.n_groups, config.mode, mask)
+    pool = view.clean_pool.groupby("label").head(config.n_clean_per_class)
+    clean = prepare_texts(pool.text, len(parts), config.mode, view.victim.tokenizer.mask_token)
     for group, rows in enumerate(parts):
         model = view.fresh(seed + group)
-        watch = BestEpoch(model, clean[group], view.clean_pool.label)
+        watch = BestEpoch(model, clean[group], pool.label)
         epochs = train_model(model, rows, config, seed + group, watch)
         model.model.load_state_dict(watch.state)
         models.append(model)
@@ -113,21 +110,9 @@ def train_model(
 
     Returns the history, from epoch 1.
     """
-    history = train(
-        classifier.model,
-        [hard_phase("train", classifier, rows)],
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        compute=classifier.compute,
-        seed=seed,
-        schedule="linear",
-        warmup_share=WARMUP_SHARE,
-        max_grad_norm=MAX_GRAD_NORM,
-        watch=watch,
-        title="textguard",
-    )
+    more = {"schedule": "linear", "warmup_share": WARMUP_SHARE, "max_grad_norm": MAX_GRAD_NORM}
+    settings = TrainingSettings.of(config, section="textguard", title="textguard", **more)
+    history = train_on_labels(classifier, rows, settings, seed=seed, watch=watch)
     return [row for row in history if row["epoch"] > 0]
 
 
@@ -152,3 +137,34 @@ def ask_models(models: Sequence[Classifier], texts: Sequence[str], mode: str) ->
     answers = [model.predict(part) for model, part in zip(models, parts, strict=True)]
     classes = np.arange(len(models[0].label_names))
     return sum((answer.argmax(axis=1)[:, None] == classes).astype(int) for answer in answers)
+
+
+def vote_shares(votes: np.ndarray) -> np.ndarray:
+    """Votes over m, [N, C]. Times m they are the votes; argmax gives ties to the smallest class."""
+    return votes / votes.sum(axis=1, keepdims=True)
+
+
+def certified_radius(votes: np.ndarray) -> np.ndarray:
+    """Votes int [N, C] -> int [N]: how many of the m models may change theirs, as an attacker
+    likes, without changing the majority.
+
+    Moving k votes from the winner a to b leaves n_a - k against n_b + k; at a tie the smaller
+    class wins. So a stands while 2k <= n_a - n_b - [b < a], for every b.
+    """
+    winner = votes.argmax(axis=1)[:, None]
+    classes = np.arange(votes.shape[1])
+    lead = np.take_along_axis(votes, winner, axis=1) - votes - (classes < winner)
+    return np.where(classes == winner, votes.sum(axis=1, keepdims=True), lead).min(axis=1) // 2
+
+
+def certified_accuracy(votes: np.ndarray, labels: Sequence[int]) -> dict[int, float | None]:
+    """Percent of N texts that are right and stay so, whatever k of the m groups are corrupted.
+
+    For k = 0 (the accuracy) to m // 2, above which nothing is certain. It holds for `certified`
+    votes, against words put in, taken out or replaced: k groups' words change k sub-texts. Words
+    changing places within a group would need sorted sub-texts, which the authors have as an option.
+    """
+    is_right = votes.argmax(axis=1) == np.asarray(labels)
+    radius = certified_radius(votes)
+    n_models = int(votes[:1].sum())
+    return {k: percent(is_right & (radius >= k)) for k in range(n_models // 2 + 1)}

@@ -8,8 +8,6 @@ What BeDKD's paper leaves open is chosen here and said where it is: the proxy's 
 and layers, the weights of the loss.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import replace
 
@@ -24,7 +22,7 @@ from bedkd.defences.teacher import TeacherOutput, ask_teacher, check_proxy
 from bedkd.evaluation.metrics import cacc
 from bedkd.method.losses import hard_loss, soft_label_loss
 from bedkd.nn.classifier import Classifier
-from bedkd.nn.training import Phase, WatchFunction, train
+from bedkd.nn.training import Phase, TrainingSettings, WatchFunction, train
 
 
 def defend(
@@ -35,38 +33,26 @@ def defend(
     AdamW with a linear decay and no warm-up. The last epoch counts; the authors keep the best one
     on clean development rows.
 
-    Raises:
-        BedkdError: no teacher or proxy, or one that does not fit the victim.
-        DivergenceError: a loss is not finite.
+    Raises BedkdError: no teacher or proxy, or one that does not fit the victim.
+    Raises DivergenceError: a loss is not finite.
     """
-    teacher = check_teacher(view)
+    teacher, pool = check_teacher(view), view.clean_pool
     outputs = ask_teacher(teacher, teacher.encode(view.proxy.text))
     student = add_lora(view.victim, config, seed)
-    history = train(
-        student.model,
-        [unlearning_phase(student, view.proxy, outputs, config)],
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        compute=student.compute,
-        seed=seed,
-        schedule="linear",
-        watch=watch,
-        title="w2s",
-    )
-    facts = {"rank": config.rank, "n_proxy": len(view.proxy), "n_trainable": n_trainable(student)}
-    facts["teacher_accuracy"] = teacher_accuracy(teacher, view.clean_pool)
+    phase = unlearning_phase(student, view.proxy, outputs, config)
+    settings = TrainingSettings.of(config, section="w2s", title="w2s", schedule="linear")
+    options = {"compute": student.compute, "seed": seed, "watch": watch}
+    history = train(student.model, [phase], settings, **options)
+    n_trainable, _ = student.model.get_nb_trainable_parameters()
+    facts = {"rank": config.rank, "n_proxy": len(view.proxy), "n_trainable": n_trainable}
+    # how well the proxy's task carries over: for the record only, nothing is chosen by it
+    facts["teacher_accuracy"] = cacc(teacher.predict(pool.text), pool.label)
     model = merge_lora(student)
     return Defended(model.predict, facts, history, model)
 
 
 def check_teacher(view: EquippedView) -> Classifier:
-    """The view's teacher, if it and the proxy are there and fit the victim.
-
-    Raises:
-        BedkdError: they are not, or do not.
-    """
+    """The view's teacher. Raises BedkdError if it or the proxy is missing or does not fit."""
     if view.teacher is None or view.proxy is None:
         missing = "teacher" if view.teacher is None else "proxy"
         raise BedkdError(f"W2SDefense needs a {missing}, and the view has none; see train_teacher")
@@ -81,36 +67,6 @@ def check_teacher(view: EquippedView) -> Classifier:
     return view.teacher
 
 
-def alignment_loss(feature: Tensor, teacher_feature: Tensor) -> Tensor:
-    """Mean over samples of the squared distance ||f_t - h_s||². Both [B, h_s].
-
-    Each sample against the teacher's feature of the same sample, as the paper means it. The
-    authors' code takes the feature of a batch's last sample for all samples and all tokens.
-    """
-    return (feature.float() - teacher_feature.float()).square().sum(dim=-1).mean()
-
-
-def w2s_loss(
-    logits: Tensor,
-    feature: Tensor,
-    labels: Tensor,
-    teacher: TeacherOutput,
-    config: W2SConfig,
-) -> Tensor:
-    """a·CE + b·T²·KL(teacher ‖ student) + c·alignment, means over the batch.
-
-    logits [B, C], feature [B, h_s], labels [B] (int64). The authors set (a, b, c) to (5, 0.001,
-    0.001) against word triggers, (3, 0.01, 0.001) against sentences, (1, 0.035, 0.002) against
-    syntax. A defender does not know the attack, so `config` has one set for all.
-    """
-    kl = soft_label_loss(logits, teacher.logits, config.temperature, "kl")
-    return (
-        config.ce_weight * hard_loss(logits, labels)
-        + config.kl_weight * config.temperature**2 * kl
-        + config.feature_weight * alignment_loss(feature, teacher.feature)
-    )
-
-
 def add_lora(victim: Classifier, config: W2SConfig, seed: int) -> Classifier:
     """A copy of the victim that trains LoRA on all linear layers of the encoder, and the head.
 
@@ -121,13 +77,9 @@ def add_lora(victim: Classifier, config: W2SConfig, seed: int) -> Classifier:
 
     student = victim.copy()
     linear, heads = split_layers(student.model)
-    lora = peft.LoraConfig(
-        r=config.rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=linear,
-        modules_to_save=heads,  # copied as they are, and trained whole
-    )
+    shape = {"r": config.rank, "lora_alpha": config.lora_alpha, "lora_dropout": config.lora_dropout}
+    # the heads are copied as they are, and trained whole
+    lora = peft.LoraConfig(**shape, target_modules=linear, modules_to_save=heads)
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks for what transformers renamed
         torch.manual_seed(seed)  # LoRA's A
@@ -147,9 +99,10 @@ def split_layers(model: nn.Module) -> tuple[list[str], list[str]]:
     return linear, [name for name, module in on_top if any(True for _ in module.parameters())]
 
 
-def n_trainable(classifier: Classifier) -> int:
-    """Parameters that training changes."""
-    return sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
+def merge_lora(student: Classifier) -> Classifier:
+    """LoRA added into the weights: an ordinary classifier, all of it trainable again."""
+    model = student.model.merge_and_unload()
+    return replace(student, model=model.requires_grad_(True).eval())
 
 
 def unlearning_phase(
@@ -168,16 +121,27 @@ def unlearning_phase(
     return Phase("unlearn", student.encode(proxy.text), labels, loss)
 
 
-def merge_lora(student: Classifier) -> Classifier:
-    """LoRA added into the weights: an ordinary classifier, all of it trainable again."""
-    model = student.model.merge_and_unload()
-    model.requires_grad_(True)
-    return replace(student, model=model.eval())
+def w2s_loss(
+    logits: Tensor, feature: Tensor, labels: Tensor, teacher: TeacherOutput, config: W2SConfig
+) -> Tensor:
+    """a·CE + b·T²·KL(teacher ‖ student) + c·alignment, means over the batch.
 
-
-def teacher_accuracy(teacher: Classifier, clean: pd.DataFrame) -> float | None:
-    """Percent of the defender's clean rows: how well the proxy's task carries over. None: no rows.
-
-    For the record only; nothing is chosen by it.
+    logits [B, C], feature [B, h_s], labels [B] (int64). The authors set (a, b, c) to (5, 0.001,
+    0.001) against word triggers, (3, 0.01, 0.001) against sentences, (1, 0.035, 0.002) against
+    syntax. A defender does not know the attack, so `config` has one set for all.
     """
-    return cacc(teacher.predict(clean.text), clean.label) if len(clean) else None
+    kl = soft_label_loss(logits, teacher.logits, config.temperature, "kl")
+    return (
+        config.ce_weight * hard_loss(logits, labels)
+        + config.kl_weight * config.temperature**2 * kl
+        + config.feature_weight * alignment_loss(feature, teacher.feature)
+    )
+
+
+def alignment_loss(feature: Tensor, teacher_feature: Tensor) -> Tensor:
+    """Mean over samples of the squared distance ||f_t - h_s||². Both [B, h_s].
+
+    Each sample against the teacher's feature of the same sample, as the paper means it. The
+    authors' code takes the feature of a batch's last sample for all samples and all tokens.
+    """
+    return (feature.float() - teacher_feature.float()).square().sum(dim=-1).mean()

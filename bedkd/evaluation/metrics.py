@@ -1,11 +1,11 @@
 """CACC, ASR, FAR and FRR, in percent. The only place where the truth about the poison is read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+
+from bedkd.method.mepd import flag_poisoned
 
 
 def percent(hits: np.ndarray) -> float | None:
@@ -25,12 +25,12 @@ def asr(probabilities: np.ndarray, target_label: int) -> float | None:
 
 def far(scores: np.ndarray, is_poisoned: np.ndarray, gamma: float) -> float | None:
     """False acceptance rate: poisoned rows with MEPD >= γ, of all poisoned rows."""
-    return percent(~(np.asarray(scores) < gamma)[np.asarray(is_poisoned, dtype=bool)])
+    return percent(~flag_poisoned(scores, gamma)[np.asarray(is_poisoned, dtype=bool)])
 
 
 def frr(scores: np.ndarray, is_poisoned: np.ndarray, gamma: float) -> float | None:
     """False rejection rate: clean rows with MEPD < γ, of all clean rows."""
-    return percent((np.asarray(scores) < gamma)[~np.asarray(is_poisoned, dtype=bool)])
+    return percent(flag_poisoned(scores, gamma)[~np.asarray(is_poisoned, dtype=bool)])
 
 
 def sweep_gamma(

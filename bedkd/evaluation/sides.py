@@ -1,7 +1,5 @@
 """Two sides of a run: what the defender may see, and the truth, which only `metrics` reads."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,14 +31,15 @@ class Truth:
     target_label: int
     label_names: tuple[str, ...]
 
-    def encode(self, classifier: Classifier) -> tuple[Encoded, Encoded]:
-        """The clean and the triggered test rows, tokenized."""
-        return classifier.encode(self.test_clean.text), classifier.encode(self.test_triggered.text)
+    def encode(self, classifier: Classifier) -> dict[str, Encoded]:
+        """The test sets `clean` and `triggered`, tokenized."""
+        tables = {"clean": self.test_clean, "triggered": self.test_triggered}
+        return {name: classifier.encode(rows.text) for name, rows in tables.items()}
 
-    def evaluate(self, classifier: Classifier, tests: tuple[Encoded, Encoded]) -> dict:
-        """CACC and ASR (percent; ASR is None without an attack). `tests`: what `encode` gave."""
-        clean, triggered = (classifier.predict_encoded(test) for test in tests)
+    def score(self, probabilities: dict[str, np.ndarray]) -> dict:
+        """CACC and ASR (percent; ASR is None without an attack) from the probabilities [N, C] of
+        the test sets `clean` and `triggered`."""
         return {
-            "asr": metrics.asr(triggered, self.target_label),
-            "cacc": metrics.cacc(clean, self.test_clean.label),
+            "asr": metrics.asr(probabilities["triggered"], self.target_label),
+            "cacc": metrics.cacc(probabilities["clean"], self.test_clean.label),
         }

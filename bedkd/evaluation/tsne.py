@@ -4,8 +4,6 @@ t-SNE is for the eye: distances on its plane mean little. What the eye is meant 
 where the models see it, in feature space: does a poisoned row lie among clean rows of its class?
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,10 +46,8 @@ def read_features(classifier: Classifier, texts: Sequence[str]) -> tuple[np.ndar
 def embed(features: np.ndarray, *, perplexity: float, seed: int) -> np.ndarray:
     """t-SNE: the rows of `features` [N, H] as points [N, 2]; the same seed gives the same points.
 
-    The perplexity is at most a third of the other rows, so few rows get a smaller one.
-
-    Raises:
-        BedkdError: too few rows, or features that are not finite or do not differ.
+    The perplexity is at most a third of the other rows, so few rows get a smaller one. Raises
+    BedkdError if there are too few, or if features are not finite or do not differ.
     """
     # imported here: a second that no other stage should wait for
     from sklearn.manifold import TSNE
@@ -73,37 +69,30 @@ def embed(features: np.ndarray, *, perplexity: float, seed: int) -> np.ndarray:
         return TSNE(perplexity=fits, init="pca", random_state=seed).fit_transform(features)
 
 
-def find_at_home(features: np.ndarray, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Of each poisoned row of known class: is it among its own, and the class ([P] and [P]).
+def share_at_home(features: np.ndarray, rows: pd.DataFrame, target_label: int) -> dict:
+    """Poisoned rows among clean rows of their true class, in percent (None: there are no such
+    rows): `neighbours_true` of other classes than the target, `neighbours_true_target` of its own.
 
-    It is if most of the N_NEIGHBOURS nearest clean rows, by Euclidean distance as in t-SNE, are of
-    its true class; a tie is a no. `rows`, one for each of `features` [N, H]: kind, label.
+    Most of the N_NEIGHBOURS nearest clean rows, by Euclidean distance as in t-SNE, must be of the
+    class; a tie is a no. The second number falls where a defence drives all that has the trigger
+    away from the target. `rows`, one for each of `features` [N, H]: kind, label (-1: unknown).
     """
-    from sklearn.neighbors import NearestNeighbors
+    from sklearn.neighbors import KNeighborsClassifier
 
     label, is_clean = rows.label.to_numpy(), rows.kind.to_numpy() == "clean"
     is_asked = ~is_clean & (label >= 0)
     if not is_clean.any() or not is_asked.any():
-        return np.zeros(0, dtype=bool), label[:0]
-    finder = NearestNeighbors(n_neighbors=min(N_NEIGHBOURS, int(is_clean.sum())))
-    finder.fit(features[is_clean])
-    near = finder.kneighbors(features[is_asked], return_distance=False)  # [P, k]
-    classes = np.arange(label.max() + 1)
-    votes = (label[is_clean][near][:, :, None] == classes).sum(axis=1)  # [P, C]
-    is_own = classes == label[is_asked][:, None]
-    return votes[is_own] > np.where(is_own, -1, votes).max(axis=1), label[is_asked]
-
-
-def share_at_home(features: np.ndarray, rows: pd.DataFrame, target_label: int) -> dict:
-    """`find_at_home` in percent, or None where there is no such row: `neighbours_true` of poisoned
-    rows of other classes than the target, `neighbours_true_target` of the target's own.
-
-    The second falls where a defence drives all that has the trigger away from the target.
-    """
-    is_home, label = find_at_home(features, rows)
-    is_target = label == target_label
-    shares = (percent(is_home[~is_target]), percent(is_home[is_target]))
-    return dict(zip(("neighbours_true", "neighbours_true_target"), shares, strict=True))
+        return {"neighbours_true": None, "neighbours_true_target": None}
+    finder = KNeighborsClassifier(min(N_NEIGHBOURS, int(is_clean.sum())))
+    finder.fit(features[is_clean], label[is_clean])
+    votes = finder.predict_proba(features[is_asked])  # [P, C]
+    is_own = finder.classes_ == label[is_asked][:, None]
+    own, others = (np.where(mask, votes, 0).max(axis=1) for mask in (is_own, ~is_own))
+    is_home, is_target = own > others, label[is_asked] == target_label
+    return {
+        "neighbours_true": percent(is_home[~is_target]),
+        "neighbours_true_target": percent(is_home[is_target]),
+    }
 
 
 def lay_out(

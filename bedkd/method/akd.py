@@ -1,7 +1,5 @@
 """Adversarial Knowledge Distillation (section 3.4, lines 19-31 of Algorithm 1)."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
@@ -9,10 +7,10 @@ import pandas as pd
 
 from bedkd.core.config import AKDConfig
 from bedkd.core.errors import DivergenceError
-from bedkd.method.distillation import distillation_phase
+from bedkd.method.distillation import cycle_settings, distill, distillation_phase
 from bedkd.method.losses import distillation_loss, penalty_loss
 from bedkd.nn.classifier import Classifier
-from bedkd.nn.training import WatchFunction, train
+from bedkd.nn.training import WatchFunction
 
 COLLAPSE_PATIENCE = 3  # cycles in a row; one bad cycle is repaired by the next trust pass
 
@@ -31,9 +29,8 @@ def distill_clean_model(
     Both tables have columns text, label. With no poisoned row it is plain distillation. Returns CM
     after the last cycle and one dict a cycle, with trust_ and punish_ loss and accuracy.
 
-    Raises:
-        DivergenceError: a loss is not finite, or the accuracy on D_c^few collapsed.
-        BlindnessError: a table carries more than text and label.
+    Raises DivergenceError: a loss is not finite, or the accuracy on D_c^few collapsed.
+    Raises BlindnessError: a table carries more than text and label.
     """
     trust = partial(distillation_loss, weight=config.lambda_)
     punish = partial(penalty_loss, weight=config.lambda_)
@@ -42,23 +39,8 @@ def distill_clean_model(
         for name, rows, combine in (("trust", clean_few, trust), ("punish", poison_few, punish))
         if len(rows)
     ]
-    student = victim.copy()
-    history = train(
-        student.model,
-        phases,
-        epochs=config.cycles,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        optimizer=config.optimizer,
-        compute=student.compute,
-        seed=seed,
-        is_reshuffled=config.is_reshuffled,
-        watch=DivergenceGuard(accuracy_floor(victim, clean_few), watch),
-        title="AKD",
-        unit="cycle",
-    )
-    return student, history
+    guard = DivergenceGuard(accuracy_floor(victim, clean_few), watch)
+    return distill(victim, phases, cycle_settings(config, "AKD"), seed=seed, watch=guard)
 
 
 def accuracy_floor(victim: Classifier, clean_few: pd.DataFrame) -> float:

@@ -1,8 +1,6 @@
-"""What DMM and AKD share: the frozen teacher, asked once, and a training phase against it."""
+"""What DMM, AKD and KD share: the frozen teacher, asked once, and a student trained against it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +9,11 @@ import torch
 from torch import Tensor
 
 from bedkd.core.blindness import check_blind
-from bedkd.core.config import DistillConfig
+from bedkd.core.config import AKDConfig, DistillConfig
 from bedkd.method.losses import hard_loss, soft_loss
 from bedkd.nn.batching import Encoded
 from bedkd.nn.classifier import Classifier
-from bedkd.nn.training import Phase, forward_all
+from bedkd.nn.training import Phase, TrainingSettings, WatchFunction, forward_all, train
 
 
 @dataclass(frozen=True)
@@ -68,3 +66,23 @@ def distillation_phase(
         return combine(hard_loss(output.logits, target[index]), soft)
 
     return Phase(name, encoded, labels, loss)
+
+
+def cycle_settings(config: AKDConfig, title: str) -> TrainingSettings:
+    """How AKD trains, and KD, which is compared with it."""
+    more = {"epochs": config.cycles, "section": "akd", "unit": "cycle"}
+    return TrainingSettings.of(config, title=title, **more)
+
+
+def distill(
+    victim: Classifier,
+    phases: Sequence[Phase],
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    watch: WatchFunction | None = None,
+) -> tuple[Classifier, list[dict]]:
+    """A copy of the victim, trained on all phases in turn, and the history (see `train`)."""
+    student = victim.copy()
+    options = {"compute": student.compute, "seed": seed, "watch": watch}
+    return student, train(student.model, phases, settings, **options)

@@ -1,17 +1,15 @@
 """Directional Mapping Module (section 3.3, lines 1-8 of Algorithm 1)."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from bedkd.core.config import DMMConfig
-from bedkd.method.distillation import distillation_phase
+from bedkd.method.distillation import distill, distillation_phase
 from bedkd.method.losses import distillation_loss
 from bedkd.nn.classifier import Classifier
-from bedkd.nn.training import WatchFunction, train
+from bedkd.nn.training import TrainingSettings, WatchFunction
 
 
 def flip_labels(labels: np.ndarray, n_classes: int, flip: str, seed: int) -> np.ndarray:
@@ -35,25 +33,10 @@ def distill_dmm(
 
     `clean_few` has columns text, label. Returns the DMM and one dict an epoch (see `train`).
 
-    Raises:
-        BlindnessError: `clean_few` carries more than text and label.
+    Raises BlindnessError: `clean_few` carries more than text and label.
     """
     flipped = flip_labels(clean_few.label, len(victim.label_names), config.flip, seed)
     combine = partial(distillation_loss, weight=config.alpha)
     phase = distillation_phase("flipped", victim, clean_few, flipped, config, combine)
-    dmm = victim.copy()
-    history = train(
-        dmm.model,
-        [phase],
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        optimizer=config.optimizer,
-        compute=dmm.compute,
-        seed=seed,
-        is_reshuffled=config.is_reshuffled,
-        watch=watch,
-        title="DMM",
-    )
-    return dmm, history
+    settings = TrainingSettings.of(config, section="dmm", title="DMM")
+    return distill(victim, [phase], settings, seed=seed, watch=watch)

@@ -1,20 +1,21 @@
 """Equations 1, 2, 3, 5 and 6 of the paper: tensors in, one scalar out.
 
-The paper writes sums over the rows of a set. A step sees a batch, so each term here is the sum over
-the batch divided by its number of rows B: the paper's loss over B, the same minimiser, and a scale
-that does not change when the last batch is short.
+A step sees a batch. The paper's sums over rows (Eq. 1, first term of Eq. 2) are means over the B
+rows of the batch here: the same minimiser, and a scale that does not change with the batch. The
+second term of Eq. 2, which the paper calls a mean, is one over all H numbers of all tokens of the
+batch that are no padding: of two rows the longer counts more, and padding counts nothing.
 """
-
-from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bedkd.nn.supervised import cross_entropy
+
 
 def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Eq. 1: cross-entropy of the student's prediction. logits [B, C], labels [B] (int64)."""
-    return F.cross_entropy(logits.float(), labels)
+    return cross_entropy(logits, labels)
 
 
 def soft_label_loss(

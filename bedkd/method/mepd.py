@@ -1,7 +1,5 @@
 """Mean error of the probability distributions (Eq. 4, lines 9-18 of Algorithm 1)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 
@@ -19,7 +17,7 @@ def mepd(victim_probabilities: np.ndarray, dmm_probabilities: np.ndarray) -> np.
 
 
 def flag_poisoned(scores: np.ndarray, gamma: float) -> np.ndarray:
-    """Rows taken for poisoned: MEPD < γ. scores [N]; returns bool [N]."""
+    """Rows taken for poisoned: MEPD < γ. scores [N]; returns bool [N]. A NaN is not."""
     return np.asarray(scores) < gamma
 
 

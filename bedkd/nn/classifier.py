@@ -1,7 +1,5 @@
 """Sequence classifiers with their tokenizers: load, copy, save, predict."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import json
@@ -10,11 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bedkd.core import hub
@@ -24,7 +20,7 @@ from bedkd.core.errors import BedkdError
 from bedkd.core.files import write_json
 from bedkd.nn.batching import Encoded, encode
 from bedkd.nn.tiny import TINY_BUILDERS
-from bedkd.nn.training import Phase, WatchFunction, predict_probabilities, train
+from bedkd.nn.training import predict_probabilities
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Classifier:
         """The same for texts tokenized before."""
         return predict_probabilities(self.model, encoded, self.compute)
 
-    def copy(self) -> Classifier:
+    def copy(self) -> "Classifier":
         """The same parameters in a model of its own: how DMM and CM start."""
         return replace(self, model=copy.deepcopy(self.model))
 
@@ -62,8 +58,7 @@ def new_classifier(
 ) -> Classifier:
     """Pretrained encoder with a fresh head, or a tiny model with a tokenizer made from `texts`.
 
-    Raises:
-        BedkdError: the model cannot be found, or is no sequence classifier with safetensors.
+    Raises BedkdError if it cannot be found, or is no sequence classifier with safetensors.
     """
     n = len(label_names)
     with torch.random.fork_rng():
@@ -82,23 +77,21 @@ def new_classifier(
 
 def _load(name: str, n_labels: int):
     location = hub.locate(name, "model")
-    pinned = {"revision": location.revision} if location.origin in ("hub", "cache") else {}
+    # a head for other classes is drawn anew
+    head = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
     try:
-        with quiet():  # a fresh head is meant, not worth a warning
-            tokenizer = AutoTokenizer.from_pretrained(location.path, **pinned)
-            # the mirror's weights are float16; the optimizer needs float32
-            model = AutoModelForSequenceClassification.from_pretrained(
-                location.path,
-                num_labels=n_labels,
-                dtype=torch.float32,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # a head for other classes is drawn anew
-                **pinned,
-            )
+        return _from_pretrained(location.path, location.pinned, **head)
     except (OSError, ValueError, SafetensorError) as error:
         cause = str(error).strip().split("\n")[0]
         raise BedkdError(f"cannot load model {name!r} as a classifier: {cause}") from error
-    return model, tokenizer
+
+
+def _from_pretrained(path: str | Path, pinned: dict, **head):
+    """Model, in float32, which the optimizer needs (the mirror's are float16), and tokenizer."""
+    options = {"dtype": torch.float32, "use_safetensors": True} | pinned | head
+    with quiet():  # a fresh head is meant, not worth a warning
+        model = AutoModelForSequenceClassification.from_pretrained(path, **options)
+        return model, AutoTokenizer.from_pretrained(path, **pinned)
 
 
 @contextlib.contextmanager
@@ -126,65 +119,12 @@ def save_classifier(classifier: Classifier, folder: Path, meta: dict) -> None:
 
 
 def load_classifier(folder: Path, compute: Compute) -> Classifier:
-    """What `save_classifier` left.
-
-    Raises:
-        BedkdError: files are missing or cannot be read.
-    """
+    """What `save_classifier` left. Raises BedkdError if files are missing or cannot be read."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         names, max_length = tuple(meta["label_names"]), int(meta["max_length"])
-        with quiet():
-            model = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                use_safetensors=True,
-                dtype=torch.float32,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+        model, tokenizer = _from_pretrained(folder, {})
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BedkdError(f"cannot load the classifier in {folder}: {error}") from error
     model.set_attn_implementation(compute.attention)
-    model = model.to(compute.device).eval()
-    return Classifier(model, tokenizer, max_length, names, compute)
-
-
-def hard_phase(name: str, classifier: Classifier, rows: pd.DataFrame, sign: float = 1.0) -> Phase:
-    """A pass over rows text, label with `sign` times the cross-entropy (Eq. 1).
-
-    Not `losses.hard_loss`: a changed line of the distillation's losses should retrain no victim.
-    """
-    labels = torch.tensor(rows.label.to_numpy())
-    target = labels.to(classifier.compute.device)
-
-    def loss(batch: dict, index: Tensor, output) -> Tensor:
-        own = target[index.to(target.device)]
-        return sign * torch.nn.functional.cross_entropy(output.logits.float(), own)
-
-    return Phase(name, classifier.encode(rows.text), labels, loss)
-
-
-def train_victim(
-    rows: pd.DataFrame,
-    label_names: tuple[str, ...],
-    config: VictimConfig,
-    *,
-    compute: Compute,
-    seed: int,
-    watch: WatchFunction | None = None,
-) -> tuple[Classifier, list[dict]]:
-    """f_θ*: cross-entropy on D* (section 3.1). Returns the last epoch's model and the history."""
-    classifier = new_classifier(config, list(rows.text), label_names, compute, seed)
-    history = train(
-        classifier.model,
-        [hard_phase("train", classifier, rows)],
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        compute=compute,
-        seed=seed,
-        schedule=config.schedule,
-        watch=watch,
-        title="victim",
-    )
-    return classifier, history
+    return Classifier(model.to(compute.device).eval(), tokenizer, max_length, names, compute)

@@ -1,12 +1,12 @@
 """The one training loop, and the forward passes that need no gradient."""
 
-from __future__ import annotations
-
+import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,10 +14,9 @@ import transformers
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from bedkd.core.devices import Compute, can_fuse
+from bedkd.core.devices import FUSED, Compute
 from bedkd.core.errors import DivergenceError
 from bedkd.nn.batching import Encoded, collate, evaluation_batches, training_batches
-from bedkd.nn.embedding import only_used_rows
 
 # batch inputs, row numbers [B], the model's output -> scalar loss
 LossFunction = Callable[[dict, Tensor, object], Tensor]
@@ -35,81 +34,84 @@ class Phase:
     loss: LossFunction
 
 
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train. `section`: where a user sets the learning rate, for a message that says so."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    section: str
+    optimizer: str = "adamw"
+    schedule: str = "constant"
+    warmup_share: float = 0.0  # of the steps
+    max_grad_norm: float = math.inf
+    is_reshuffled: bool = True  # False: the batches of the first epoch, in its order, in all
+    title: str = "training"
+    unit: str = "epoch"
+
+    @classmethod
+    def of(cls, config, **more) -> Self:
+        """From a section of the configuration, the fields that it has; `more` wins."""
+        names = {f.name for f in fields(cls)} & {f.name for f in fields(config)}
+        return cls(**{name: getattr(config, name) for name in names} | more)
+
+
 def train(
     model: torch.nn.Module,
     phases: Sequence[Phase],
+    settings: TrainingSettings,
     *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    optimizer: str = "adamw",
     compute: Compute,
     seed: int,
-    schedule: str = "constant",
-    warmup_share: float = 0.0,
-    max_grad_norm: float = math.inf,
-    is_reshuffled: bool = True,
     watch: WatchFunction | None = None,
-    title: str = "training",
-    unit: str = "epoch",
 ) -> list[dict]:
     """Run all phases one after the other, `epochs` times; dropout is on.
 
     `watch(row, model)` is called with the epoch's numbers and the model in eval mode, and returns
     numbers to add to them; epoch 0 is before the first step. It can steer only by raising.
 
-    Raises:
-        DivergenceError: the mean loss of a pass is not finite.
-
     Returns one dict an epoch: epoch, seconds, and for each phase NAME_loss, NAME_accuracy (percent,
-    of the training pass itself, dropout on).
+    of the training pass itself, dropout on). Raises DivergenceError if a mean loss is not finite.
     """
-    history = []
-    encoded = [phase.encoded for phase in phases]
-    steps = epochs * sum(math.ceil(len(part) / batch_size) for part in encoded)
-    with torch.random.fork_rng(), only_used_rows(model, encoded) as whole:
+    s, history = settings, []
+    steps = s.epochs * sum(math.ceil(len(phase.encoded) / s.batch_size) for phase in phases)
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        stepper = Stepper(
-            build_optimizer(model, optimizer, learning_rate, weight_decay),
-            schedule,
-            steps,
-            warmup_share,
-            max_grad_norm,
-        )
+        optimizer = build_optimizer(model, s.optimizer, s.learning_rate, s.weight_decay)
+        stepper = Stepper(optimizer, s.schedule, steps, s.warmup_share, s.max_grad_norm)
         if watch:
-            history.append(observe(watch, {"epoch": 0, "seconds": 0.0}, model, whole))
-        # tqdm's notebook bar does not read its own variable
-        is_silent = bool(os.environ.get("TQDM_DISABLE"))
-        bar = tqdm(range(1, epochs + 1), desc=title, leave=False, mininterval=1, disable=is_silent)
-        for epoch in bar:
+            history.append(observe(watch, {"epoch": 0, "seconds": 0.0}, model))
+        is_silent = bool(os.environ.get("TQDM_DISABLE"))  # tqdm's notebook bar does not read it
+        bar = {"desc": s.title, "leave": False, "mininterval": 1, "disable": is_silent}
+        for epoch in tqdm(range(1, s.epochs + 1), **bar):
             model.train()
-            started = time.perf_counter()
-            row = {"epoch": epoch}
+            started, row = time.perf_counter(), {"epoch": epoch}
             for number, phase in enumerate(phases):
-                order = seed * 1_000_003 + (epoch if is_reshuffled else 0) * 31 + number
-                row |= run_phase(model, phase, stepper, batch_size, compute, order)
+                order = seed * 1_000_003 + (epoch if s.is_reshuffled else 0) * 31 + number
+                row |= run_phase(model, phase, stepper, s.batch_size, compute, order)
             row["seconds"] = time.perf_counter() - started
-            check_finite(row, phases, title, unit)
-            history.append(observe(watch, row, model, whole) if watch else row)
+            check_finite(row, phases, s)
+            history.append(observe(watch, row, model) if watch else row)
     model.eval()
     return history
 
 
-def observe(watch: WatchFunction, row: dict, model, whole: Callable) -> dict:
+def observe(watch: WatchFunction, row: dict, model) -> dict:
     """`row` with what the watcher adds; its own random draws change nothing that follows."""
     model.eval()
-    with whole(), torch.random.fork_rng():
+    with torch.random.fork_rng():
         return row | watch(row, model)
 
 
-def check_finite(row: dict, phases: Sequence[Phase], title: str, unit: str) -> None:
+def check_finite(row: dict, phases: Sequence[Phase], settings: TrainingSettings) -> None:
     for phase in phases:
         loss = row[f"{phase.name}_loss"]
         if not math.isfinite(loss):
             raise DivergenceError(
-                f"{title} diverged in {unit} {row['epoch']}: the {phase.name} loss is {loss}; "
-                f"lower {title.lower()}.learning_rate"
+                f"{settings.title} diverged in {settings.unit} {row['epoch']}: the {phase.name} "
+                f"loss is {loss}; lower {settings.section}.learning_rate"
             )
 
 
@@ -159,56 +161,63 @@ def build_optimizer(
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
     decay = weight_decay if name == "adamw" else 0.0
     parameters = [p for p in model.parameters() if p.requires_grad]
-    is_fused = can_fuse(parameters[0].device)
+    is_fused = parameters[0].device.type in FUSED
     return kind(parameters, lr=learning_rate, weight_decay=decay, fused=is_fused)
 
 
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode inside the block, what it was before after it."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 @torch.no_grad()
+def forward_batches(
+    model, encoded: Encoded, compute: Compute, *, pad_to: int = 0, **options
+) -> Iterator[tuple[Tensor, object]]:
+    """Row numbers [B] and the model's output of each batch, in eval mode; `options` are for the
+    model. Every batch is padded to its longest row, or to `pad_to`."""
+    with evaluating(model):
+        for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
+            batch = collate(encoded, index, compute.device, pad_to)
+            with compute.autocast():
+                output = model(**batch, **options)
+            yield torch.tensor(index), output
+
+
 def forward_all(
     model, encoded: Encoded, compute: Compute, *, with_hidden: bool = False, pad_to: int = 0
 ) -> tuple[Tensor, Tensor | None]:
     """Logits [N, C] and, if asked, last hidden states [N, L, H], in row order; dropout is off.
 
-    L is the longest row. Positions past a row's end hold 0, or, with `pad_to`, what the model
-    makes of the padding up to that length.
+    L is the longest row. Positions past a row's end hold 0, or, with `pad_to`, what the model makes
+    of the padding up to that length.
     """
-    was_training = model.training
-    model.eval()
-    n_classes = model.config.num_labels
-    logits = torch.zeros(len(encoded), n_classes)
-    hidden = None
-    for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
-        batch = collate(encoded, index, compute.device, pad_to or None)
-        with compute.autocast():
-            output = model(**batch, output_hidden_states=with_hidden)
+    logits, hidden = torch.zeros(len(encoded), model.config.num_labels), None
+    options = {"pad_to": pad_to, "output_hidden_states": with_hidden}
+    for index, output in forward_batches(model, encoded, compute, **options):
         logits[index] = output.logits.float().cpu()
         if with_hidden:
             last = output.hidden_states[-1]
-            if hidden is None:
-                shape = (len(encoded), pad_to or int(encoded.lengths.max()), last.shape[-1])
-                hidden = torch.zeros(shape, dtype=last.dtype, device=compute.device)
-            hidden[torch.tensor(index), : last.shape[1]] = last
-    model.train(was_training)
+            if hidden is None:  # the first batch has the longest rows
+                hidden = last.new_zeros(len(encoded), *last.shape[1:])
+            hidden[index, : last.shape[1]] = last
     return logits, hidden
 
 
-@torch.no_grad()
 def first_states(model, encoded: Encoded, compute: Compute) -> tuple[Tensor, Tensor]:
-    """Logits [N, C] and the last hidden state of each row's first token [N, H]: float32, on the
-    CPU, in row order; dropout is off.
-
-    `forward_all` would hold the states of all tokens, a hundred times as many.
-    """
-    was_training = model.training
-    model.eval()
-    logits = torch.zeros(len(encoded), model.config.num_labels)
-    states = torch.zeros(len(encoded), model.config.hidden_size)
-    for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
-        with compute.autocast():
-            output = model(**collate(encoded, index, compute.device), output_hidden_states=True)
+    """Logits [N, C] and last hidden states of the first tokens [N, H] (float32, CPU), in row order;
+    dropout is off. `forward_all` would hold the states of all tokens, a hundred times as many."""
+    n, shape = len(encoded), model.config
+    logits, states = torch.zeros(n, shape.num_labels), torch.zeros(n, shape.hidden_size)
+    for index, output in forward_batches(model, encoded, compute, output_hidden_states=True):
         logits[index] = output.logits.float().cpu()
         states[index] = output.hidden_states[-1][:, 0].float().cpu()
-    model.train(was_training)
     return logits, states
 
 

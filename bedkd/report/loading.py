@@ -1,9 +1,7 @@
 """Read what the runs of a profile left into DataFrames for tables, figures and the report."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bedkd.core.errors import BedkdError
 from bedkd.evaluation.metrics import sweep_gamma
 from bedkd.runs.folders import Run
 from bedkd.runs.plan import Job, plan_jobs, with_hard_loss
@@ -19,7 +16,7 @@ from bedkd.runs.profiles import Profile, load_profile, outputs_folder
 from bedkd.runs.records import to_frame
 from bedkd.runs.sweeps import SWEEPS
 
-GAMMAS = np.round(np.arange(0.02, 0.42, 0.02), 2)
+GAMMAS = np.arange(1, 21) / 50  # 0.02 to 0.4
 DEFENCES = {"victim": "none", "akd": "bedkd"}  # of the stages whose name is another
 
 
@@ -36,13 +33,13 @@ class Batch:
     def runs(self) -> list[Run]:
         return self.profile.runs(self.overrides)
 
-    @cached_property
-    def by_name(self) -> dict[str, Job]:
-        return {job.name: job for job in self.jobs}
-
     @property
     def folder(self) -> Path:
         return outputs_folder() / self.profile.name
+
+    def job_file(self, job: Job, ending: str) -> Path:
+        """What a job left: its executed notebook (`ipynb`), or why it failed (`failed`)."""
+        return self.folder / "notebooks" / f"{job.name}.{ending}"
 
     def state(self, run: Run, stage: str) -> str:
         """`ok`, `failed` (its job, or one before it) or `missing`."""
@@ -53,18 +50,14 @@ class Batch:
 
     def find_failure(self, job: Job) -> Job | None:
         """The job itself, or the one before it, that failed."""
-        if (self.folder / "notebooks" / f"{job.name}.failed").exists():
+        if self.job_file(job, "failed").exists():
             return job
-        failures = (self.find_failure(self.by_name[name]) for name in job.needs)
-        return next((failure for failure in failures if failure), None)
+        failures = (self.find_failure(before) for before in self.jobs if before.name in job.needs)
+        return next(filter(None, failures), None)
 
 
 def open_batch(profile: str, overrides: dict | None = None) -> Batch:
-    """The jobs of a profile, done or not.
-
-    Raises:
-        BedkdError: as `plan_jobs`.
-    """
+    """The jobs of a profile, done or not. Raises BedkdError: as `plan_jobs`."""
     loaded, overrides = load_profile(profile), overrides or {}
     jobs = plan_jobs(loaded, overrides)
     makers: dict[Path, Job] = {}
@@ -74,23 +67,37 @@ def open_batch(profile: str, overrides: dict | None = None) -> Batch:
     return Batch(loaded, overrides, jobs, makers)
 
 
-def check_finished(batch: Batch) -> None:
-    """Raises BedkdError if a result is not there: what is kept must be whole."""
-    for job in batch.jobs:
-        for run, stage in job.results:
-            if run.record(stage) is None:
-                raise BedkdError(
-                    f"{stage} of {run.folder(stage).name} is not done; run "
-                    f"`bedkd reproduce {batch.profile.name}` first"
-                )
+def list_sweeps(batch: Batch) -> list[str]:
+    """The sweeps that the profile runs, in the order of `sweeps.SWEEPS`."""
+    lists = [batch.profile.list_sweeps(run, batch.overrides) for run in batch.runs]
+    found = {sweep.name for sweeps in lists for sweep in sweeps}
+    return [name for name in SWEEPS if name in found]
+
+
+def list_points(batch: Batch, study: str) -> Iterator[tuple[object, Run]]:
+    """Each value of a sweep, and the run with it, of every cell that has the sweep."""
+    for run in batch.runs:
+        for sweep in batch.profile.list_sweeps(run, batch.overrides):
+            if sweep.name == study:
+                yield from sweep.points(run)
+
+
+def name_cell(run: Run) -> dict:
+    c = run.config
+    return {"dataset": c.data.name, "attack": c.attack.name, "seed": c.seed}
 
 
 def result_row(batch: Batch, run: Run, stage: str) -> dict:
-    """The record of a result, or what it would be about; with state and sources."""
-    c, record = run.config, run.record(stage) or {}
-    about = {"model": c.victim.model, "defence": DEFENCES.get(stage, stage)} | describe_cell(run)
+    """The record of a result, or what it would be about; with state and sources.
+
+    Rows, for the caption, come from the victim's record where its own has none.
+    """
+    about = {"model": run.config.victim.model, "defence": DEFENCES.get(stage, stage)}
+    about |= name_cell(run) | {"stage": stage}
+    victim = run.record("victim") or {}
+    about |= {name: victim.get(name) for name in ("n_train", "n_test")}
     state = {"state": batch.state(run, stage), "sources": (f"{stage}/{run.folder(stage).name}",)}
-    return about | {"stage": stage} | record | state
+    return about | (run.record(stage) or {}) | state
 
 
 def load_records(batch: Batch) -> pd.DataFrame:
@@ -106,48 +113,31 @@ def load_records(batch: Batch) -> pd.DataFrame:
 
 def load_losses(batch: Batch) -> pd.DataFrame:
     """FAR and FRR of the DMM with and without L_soft: dataset, attack, seed, loss, far_…, frr_…"""
-    rows = []
-    for run in batch.runs:
-        if "ablations" in batch.profile.list_studies(run, batch.overrides):
-            for loss, variant in (("hard", with_hard_loss(run)), ("hard + soft", run)):
-                rows.append(result_row(batch, variant, "mepd") | sizes(run) | {"loss": loss})
-    return to_frame(rows)
+    return to_frame(
+        [
+            result_row(batch, variant, "mepd") | {"loss": loss}
+            for run in batch.runs
+            if "ablations" in batch.profile.list_studies(run, batch.overrides)
+            for loss, variant in (("hard", with_hard_loss(run)), ("hard + soft", run))
+        ]
+    )
 
 
 def load_sweep(batch: Batch, study: str, stages: Iterable[str] = ("akd",)) -> pd.DataFrame:
     """One row for each point of a sweep and stage; the value stands in the column `study`."""
-    rows = []
-    for run in batch.runs:
-        for sweep in batch.profile.list_sweeps(run, batch.overrides):
-            if sweep.name == study:
-                for value, point in sweep.points(run):
-                    for stage in stages:
-                        rows.append(result_row(batch, point, stage) | sizes(point) | {study: value})
-    return to_frame(rows)
+    return to_frame(
+        [
+            result_row(batch, point, stage) | {study: value}
+            for value, point in list_points(batch, study)
+            for stage in stages
+        ]
+    )
 
 
-def sizes(run: Run) -> dict:
-    """Rows, for the caption, from the record that has them."""
-    record = run.record("victim") or {}
-    return {name: record.get(name) for name in ("n_train", "n_test")}
-
-
-def list_sweeps(batch: Batch) -> list[str]:
-    """The sweeps that the profile runs, in the order of `sweeps.SWEEPS`."""
-    lists = [batch.profile.list_sweeps(run, batch.overrides) for run in batch.runs]
-    found = {sweep.name for sweeps in lists for sweep in sweeps}
-    return [name for name in SWEEPS if name in found]
-
-
-def describe_cell(run: Run) -> dict:
-    c = run.config
-    return {"dataset": c.data.name, "attack": c.attack.name, "seed": c.seed}
-
-
-def finished(runs: Iterable[Run], stage: str, *, is_attacked: bool = False) -> list[Run]:
-    """Those whose stage is done; with `is_attacked`, only those under attack."""
-    runs = [run for run in runs if not (is_attacked and run.config.attack.name == "none")]
-    return [run for run in runs if run.record(stage)]
+def concat(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One table; empty where there is no part."""
+    parts = list(parts)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def load_curves(runs: list[Run], where: str = "test") -> pd.DataFrame:
@@ -156,64 +146,16 @@ def load_curves(runs: list[Run], where: str = "test") -> pd.DataFrame:
     `where`: on the `test` sets, as in the paper's Figure 4, or on `train`, which is D*.
     """
     parts = []
-    for run in finished(runs, "mepd", is_attacked=True):
+    for run in list_attacked(runs, "mepd"):
         scores = load_scores(run, where)
         curve = sweep_gamma(scores.mepd.to_numpy(), scores.is_poisoned.to_numpy(), GAMMAS)
-        parts.append(curve.assign(**describe_cell(run)))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        parts.append(curve.assign(**name_cell(run)))
+    return concat(parts)
 
 
-def load_cycles(runs: list[Run]) -> pd.DataFrame:
-    """The AKD history of each finished run: dataset, attack, seed, epoch, asr, cacc, losses."""
-    return pd.concat(
-        [read_cycles(run).assign(**describe_cell(run)) for run in finished(runs, "akd")]
-        or [pd.DataFrame()],
-        ignore_index=True,
-    )
-
-
-def load_sweep_cycles(batch: Batch, study: str) -> pd.DataFrame:
-    """The same for each finished point of a sweep; the value stands in the column `study`."""
-    parts = [
-        load_point_cycles(sweep.points(run), study)
-        for run in batch.runs
-        for sweep in batch.profile.list_sweeps(run, batch.overrides)
-        if sweep.name == study
-    ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def load_point_cycles(points: list[tuple[object, Run]], study: str) -> pd.DataFrame:
-    """The same for the points of one cell: see `load_cycles`."""
-    parts = [
-        read_cycles(run).assign(**describe_cell(run), **{study: value})
-        for value, run in points
-        if run.record("akd")
-    ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def read_cycles(run: Run) -> pd.DataFrame:
-    return pd.DataFrame(json.loads((run.folder("akd") / "history.json").read_text()))
-
-
-def load_embeddings(runs: list[Run]) -> dict[str, tuple[pd.DataFrame, dict]]:
-    """t-SNE of each data set's attacked runs, its first seed: points (attack, and what the stage
-    `tsne` leaves), and label_names and target_label of the data set."""
-    found: dict[str, list[Run]] = {}
-    for run in finished(runs, "tsne", is_attacked=True):
-        found.setdefault(run.config.data.name, []).append(run)
-    embeddings = {}
-    for dataset, done in found.items():
-        first = [run for run in done if run.config.seed == done[0].config.seed]
-        points = [
-            pd.read_parquet(run.folder("tsne") / "tsne.parquet").assign(**describe_cell(run))
-            for run in first
-        ]
-        data = first[0].record("data")
-        about = {name: data[name] for name in ("label_names", "target_label")}
-        embeddings[dataset] = pd.concat(points, ignore_index=True), about
-    return embeddings
+def list_attacked(runs: list[Run], stage: str) -> list[Run]:
+    """The attacked runs whose stage is done."""
+    return [run for run in runs if run.config.attack.name != "none" and run.record(stage)]
 
 
 def load_scores(run: Run, where: str) -> pd.DataFrame:
@@ -223,3 +165,42 @@ def load_scores(run: Run, where: str) -> pd.DataFrame:
         truth = pd.read_parquet(run.folder("data") / "truth/train.parquet")
         scores = scores.assign(is_poisoned=truth.is_poisoned.to_numpy())
     return scores
+
+
+def load_cycles(runs: list[Run]) -> pd.DataFrame:
+    """The AKD history of each finished run: dataset, attack, seed, epoch, asr, cacc, losses."""
+    return concat(read_cycles(run) for run in runs if run.record("akd"))
+
+
+def read_cycles(run: Run) -> pd.DataFrame:
+    history = json.loads((run.folder("akd") / "history.json").read_text())
+    return pd.DataFrame(history).assign(**name_cell(run))
+
+
+def load_sweep_cycles(batch: Batch, study: str) -> pd.DataFrame:
+    """The same for each finished point of a sweep; the value stands in the column `study`."""
+    return load_point_cycles(list_points(batch, study), study)
+
+
+def load_point_cycles(points: Iterable[tuple[object, Run]], study: str) -> pd.DataFrame:
+    """The same for the points of one cell: see `load_cycles`."""
+    done = [(value, run) for value, run in points if run.record("akd")]
+    return concat(read_cycles(run).assign(**{study: value}) for value, run in done)
+
+
+def load_embeddings(runs: list[Run]) -> dict[str, tuple[pd.DataFrame, dict]]:
+    """t-SNE of each data set's attacked runs, its first seed: points (attack, and what the stage
+    `tsne` leaves), and label_names and target_label of the data set."""
+    found: dict[str, list[Run]] = {}
+    for run in list_attacked(runs, "tsne"):
+        found.setdefault(run.config.data.name, []).append(run)
+    embeddings = {}
+    for dataset, done in found.items():
+        points = concat(
+            pd.read_parquet(run.folder("tsne") / "tsne.parquet").assign(**name_cell(run))
+            for run in done
+            if run.config.seed == done[0].config.seed
+        )
+        data = done[0].record("data")
+        embeddings[dataset] = points, {k: data[k] for k in ("label_names", "target_label")}
+    return embeddings

@@ -1,7 +1,5 @@
 """What the notebooks show of one run. Reads the truth; nothing here goes back to a defence."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +7,15 @@ import pandas as pd
 
 from bedkd.defences import finetune, imbert, onion
 from bedkd.defences.interface import EquippedView
-from bedkd.defences.language.model import leave_one_out
+from bedkd.defences.language.word_scores import leave_one_out
 from bedkd.evaluation.metrics import percent
 from bedkd.evaluation.watchers import watch_metrics
 from bedkd.method.mepd import select_poison_few
-from bedkd.report.tables import ABLATION_NAMES, DEFENCE_NAMES
+from bedkd.report.layouts import ABLATION_NAMES, DEFENCE_NAMES
 from bedkd.runs.ensure import ensure, load_truth, load_view
-from bedkd.runs.folders import ABLATIONS, Run
-from bedkd.runs.makers import read_language
+from bedkd.runs.folders import Run
 from bedkd.runs.reading import read_model
+from bedkd.runs.stages.language import read_language
 
 # of a defence's record: what others have too, or what is shown elsewhere
 SHARED_FIELDS = {
@@ -50,47 +48,42 @@ def compare_selections(run: Run) -> pd.DataFrame:
         config = replace(c.mepd, selection=selection)
         few = select_poison_few(view.train, scores, view.victim_probabilities, config, seed=c.seed)
         chosen = truth.iloc[few.row]
-        is_relabelled = chosen.is_poisoned.to_numpy() & (chosen.clean_label != few.label.to_numpy())
-        rows[selection] = {
-            "rows": len(few),
-            "purity (%)": percent(chosen.is_poisoned.to_numpy()),
-            "relabelled (%)": percent(np.asarray(is_relabelled)),
-        }
+        is_relabelled = chosen.is_poisoned & (chosen.clean_label != few.label.to_numpy())
+        shares = {"purity (%)": chosen.is_poisoned, "relabelled (%)": is_relabelled}
+        rows[selection] = {"rows": len(few)} | {k: percent(v) for k, v in shares.items()}
     return pd.DataFrame(rows).T
 
 
 def compare_predictions(run: Run, n: int) -> pd.DataFrame:
     """Some triggered test rows: true label, the victim's and the clean model's prediction."""
     ensure(run, "akd")
-    truth = load_truth(run)
-    some = truth.test_triggered.sample(
-        min(n, len(truth.test_triggered)), random_state=run.config.seed
-    )
-    table = {"text": some.text.to_numpy(), "true": [truth.label_names[y] for y in some.label]}
+    truth, seed = load_truth(run), run.config.seed
+    names, some = np.array(truth.label_names), truth.test_triggered
+    some = some.sample(min(n, len(some)), random_state=seed)
+    table = {"text": some.text.to_numpy(), "true": names[some.label]}
     for column, stage in (("victim", "victim"), ("BeDKD", "akd")):
         predicted = read_model(run, stage).predict(list(some.text)).argmax(axis=1)
-        table[column] = [truth.label_names[y] for y in predicted]
+        table[column] = names[predicted]
     return pd.DataFrame(table)
 
 
 def compare_parts(run: Run) -> pd.DataFrame:
     """ASR and CACC of the victim, of BeDKD's parts and of BeDKD; makes what is not there."""
-    stages = {"none": "victim", "finetune": "finetune"} | {name: name for name in ABLATIONS}
     names = {"none": DEFENCE_NAMES["none"]} | ABLATION_NAMES
-    records = {k: ensure(run, s) for k, s in (stages | {"bedkd": "akd"}).items()}
-    rows = {names[k]: {"ASR": r["asr"], "CACC": r["cacc"]} for k, r in records.items()}
+    stages = {"none": "victim", "bedkd": "akd"}  # of those whose stage has another name
+    records = {name: ensure(run, stages.get(key, key)) for key, name in names.items()}
+    rows = {name: {"ASR": r["asr"], "CACC": r["cacc"]} for name, r in records.items()}
     return pd.DataFrame(rows).T
 
 
 def describe_points(points: list[tuple[object, Run]]) -> pd.DataFrame:
     """A sweep's finished points: the victim's and BeDKD's ASR and CACC, and how MEPD did."""
+    shown = ("asr", "cacc", "far_train", "frr_train", "poison_few_purity", "seconds")
     rows = {}
     for value, run in points:
         victim, clean = run.record("victim"), run.record("akd")
-        rows[value] = {"asr_victim": victim["asr"], "cacc_victim": victim["cacc"]} | {
-            name: clean[name]
-            for name in ("asr", "cacc", "far_train", "frr_train", "poison_few_purity", "seconds")
-        }
+        rows[value] = {"asr_victim": victim["asr"], "cacc_victim": victim["cacc"]}
+        rows[value] |= {name: clean[name] for name in shown}
     return pd.DataFrame(rows).T.rename_axis("value")
 
 
@@ -107,14 +100,14 @@ def show_defended(run: Run, defence: str, n: int) -> pd.DataFrame:
     ensure(run, defence)
     view, truth = load_view(run), load_truth(run)
     kind = "triggered" if len(truth.test_triggered) else "clean"
-    rows = {"triggered": truth.test_triggered, "clean": truth.test_clean}[kind].head(n)
+    rows, names = getattr(truth, f"test_{kind}").head(n), np.array(truth.label_names)
     after = np.load(run.folder(defence) / "test_probabilities.npz")[kind][:n].argmax(axis=1)
     before = view.victim.predict(list(rows.text)).argmax(axis=1)
     table = {"text": rows.text.to_numpy()}
     if defence in TAKEN_OUT:
         table["taken out"] = TAKEN_OUT[defence](run, view, list(rows.text))
     for column, labels in (("true", rows.label), ("victim", before), (defence, after)):
-        table[column] = [truth.label_names[label] for label in labels]
+        table[column] = names[labels]
     return pd.DataFrame(table)
 
 

@@ -4,20 +4,19 @@ Every number is a link to what it was computed from: records, executed notebooks
 package versions, commit, device, seconds.
 """
 
-from __future__ import annotations
-
 import base64
 import itertools
 import re
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, select_autoescape
+from jinja2 import Environment, FileSystemLoader
 
 from bedkd.core.files import write_text
 from bedkd.report.batch_tables import make_tables
 from bedkd.report.loading import Batch, open_batch
 from bedkd.report.tables import Table, describe_cell
+from bedkd.runs.plan import Job
 from bedkd.runs.records import read_record
 
 FIGURES = {
@@ -35,45 +34,36 @@ def write_report(profile: str, overrides: dict | None = None) -> Path:
     """Make the report of whatever is finished. Returns its path."""
     batch = open_batch(profile, overrides)
     tables = make_tables(batch)
+    failures = list_failures(batch)
+    done = [all(run.record(stage) for run, stage in job.results) for job in batch.jobs]
     loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=select_autoescape(["j2"]), trim_blocks=True)
-    page = environment.get_template("page.html.j2").render(
+    page = Environment(loader=loader, autoescape=True, trim_blocks=True)
+    text = page.get_template("page.html.j2").render(
         name=batch.profile.name,
         about=batch.profile.about,
         overrides=overrides or {},
-        counts=count_jobs(batch),
-        failures=list_failures(batch),
+        counts={"done": sum(done), "failed": len(failures), "all": len(done)},
+        failures=failures,
         tables={name: describe_table(name, table) for name, table in tables.items()},
         figures=list_figures(batch.folder / "figures"),
         records=list_records(batch, tables),
     )
-    write_text(batch.folder / "report.html", page)
+    write_text(batch.folder / "report.html", text)
     return batch.folder / "report.html"
 
 
-def count_jobs(batch: Batch) -> dict[str, int]:
-    """Jobs whose results are all there, those that failed, and all."""
-    done = sum(all(run.record(stage) for run, stage in job.results) for job in batch.jobs)
-    failed = sum(path_of(batch, job, "failed").exists() for job in batch.jobs)
-    return {"done": done, "failed": failed, "all": len(batch.jobs)}
-
-
-def path_of(batch: Batch, job, ending: str) -> Path:
-    return batch.folder / "notebooks" / f"{job.name}.{ending}"
-
-
 def list_failures(batch: Batch) -> list[dict]:
-    """What failed, why, and the executed notebook with the traceback (relative to the report)."""
-    failures = []
-    for job in batch.jobs:
-        if (path := path_of(batch, job, "failed")).exists():
-            message = path.read_text(encoding="utf-8").strip()
-            failures.append({"job": job.name, "message": message, "notebook": notebook_link(job)})
-    return failures
+    """What failed, why, and the executed notebook with the traceback."""
+    return [
+        {"job": job.name, "message": path.read_text("utf-8").strip(), "notebook": link(batch, job)}
+        for job in batch.jobs
+        if (path := batch.job_file(job, "failed")).exists()
+    ]
 
 
-def notebook_link(job) -> str:
-    return f"notebooks/{job.name}.ipynb"
+def link(batch: Batch, job: Job) -> str:
+    """The executed notebook, from where the report lies."""
+    return batch.job_file(job, "ipynb").relative_to(batch.folder).as_posix()
 
 
 def describe_table(name: str, table: Table) -> dict:
@@ -81,12 +71,11 @@ def describe_table(name: str, table: Table) -> dict:
     numbers = table.lay_out(lambda cell: cell.name)  # the cell's own row
     columns = [c if isinstance(c, tuple) else (c,) for c in numbers.columns]
     head = []
-    for level in range(len(columns[0])):
-        groups = itertools.groupby(columns, key=lambda column: column[: level + 1])
+    for level in range(1, len(columns[0]) + 1):
+        groups = itertools.groupby(columns, key=lambda column: column[:level])
         head.append([(key[-1], len(list(group))) for key, group in groups])
     body = []
-    for key, row in zip(numbers.index, numbers.to_numpy(), strict=True):
-        names = key if isinstance(key, tuple) else (key,)
+    for names, *row in numbers.itertuples(name=None):
         cells = [None if pd.isna(i) else describe_number(table.cells.loc[int(i)]) for i in row]
         body.append({"names": names, "cells": cells})
     return {
@@ -100,26 +89,17 @@ def describe_table(name: str, table: Table) -> dict:
 
 def describe_number(cell: pd.Series) -> dict:
     own, _, theirs = describe_cell(cell).partition(" / ")
-    return {
-        "own": own,
-        "paper": theirs,
-        "kind": cell.state if cell.state != "ok" else f"agrees-{cell.get('agreement')}",
-        "links": [anchor(source) for source in cell.sources],
-    }
-
-
-def anchor(source: str) -> str:
-    return source.replace("/", "-")
+    kind = cell.state if cell.state != "ok" else f"agrees-{cell.get('agreement')}"
+    return {"own": own, "paper": theirs, "kind": kind, "links": cell.sources}
 
 
 def list_figures(folder: Path) -> list[dict]:
     """Those that are there, as data that the page carries itself."""
-    figures = []
-    for name, title in FIGURES.items():
-        for path in sorted([*folder.glob(f"{name}.png"), *folder.glob(f"{name}-*.png")]):
-            data = base64.b64encode(path.read_bytes()).decode()
-            figures.append({"name": path.stem, "title": title, "data": data})
-    return figures
+    return [
+        {"name": path.stem, "title": title, "data": base64.b64encode(path.read_bytes()).decode()}
+        for name, title in FIGURES.items()
+        for path in sorted([*folder.glob(f"{name}.png"), *folder.glob(f"{name}-*.png")])
+    ]
 
 
 def list_records(batch: Batch, tables: dict[str, Table]) -> list[dict]:
@@ -128,17 +108,11 @@ def list_records(batch: Batch, tables: dict[str, Table]) -> list[dict]:
     named = {source for t in tables.values() for sources in t.cells.sources for source in sources}
     rows = []
     for source in sorted(named):
-        record = read_record(batch.runs[0].root / "runs" / source)
+        record = read_record(batch.runs[0].root / "runs" / source) or {}
         job = jobs.get(source)
         failed = batch.find_failure(job) if job and not record else None
-        rows.append(
-            {
-                "source": source,
-                "anchor": anchor(source),
-                "record": record,
-                "first": {k: record[k] for k in SHOWN_FIRST if k in record} if record else {},
-                "notebook": notebook_link(failed or job) if job else None,
-                "failed": failed.name if failed else None,
-            }
-        )
+        row = {"source": source, "record": record, "failed": failed and failed.name}
+        row["first"] = {name: record[name] for name in SHOWN_FIRST if name in record}
+        row["notebook"] = link(batch, failed or job) if job else None
+        rows.append(row)
     return rows

@@ -1,7 +1,5 @@
 """The paper's printed numbers (`params/paper_tables.yaml`), and ours held against them."""
 
-from __future__ import annotations
-
 import itertools
 from functools import cache
 
@@ -36,20 +34,19 @@ def _read() -> dict:
 
 
 def load_published(table: str) -> pd.DataFrame:
-    """One row a printed number: the table's own fields, metric, published (percent)."""
+    """One row a printed number: the table's own fields, metric, published (percent).
+
+    Raises ValueError: a row of the file has more or fewer numbers than the table has columns.
+    """
     spec = _read()[table]
+    n, fields = len(spec["index"]), [*spec["index"], *spec["columns"], "published"]
     heads = list(itertools.product(*spec["columns"].values()))
-    rows = []
-    for row in spec["rows"]:
-        names, values = row[: len(spec["index"])], row[len(spec["index"]) :]
-        if len(values) != len(heads):
-            raise ValueError(f"{table} {names}: {len(values)} numbers, {len(heads)} columns")
-        for head, value in zip(heads, values, strict=True):
-            fields = dict(zip(spec["index"], names, strict=True))
-            rows.append(
-                fields | dict(zip(spec["columns"], head, strict=True)) | {"published": value}
-            )
-    return pd.DataFrame(rows).dropna(subset="published").reset_index(drop=True)
+    rows = [
+        (*row[:n], *head, value)
+        for row in spec["rows"]
+        for head, value in zip(heads, row[n:], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=fields).dropna().reset_index(drop=True)
 
 
 def compare(cells: pd.DataFrame, table: str) -> pd.DataFrame:
@@ -61,27 +58,22 @@ def compare(cells: pd.DataFrame, table: str) -> pd.DataFrame:
     """
     published = load_published(table)
     fields = [name for name in published if name != "published"]
-    known = published.dataset.unique()
-    keys = cells.assign(
-        **{f: cells[f].replace(STAND_INS.get(f, {})) for f in fields},
-    )
-    if len(known) == 1:
-        keys["dataset"] = known[0]
-    merged = keys[fields].merge(published, on=fields, how="left")
-    assert len(merged) == len(cells), f"{table} has a row twice"
+    keys = cells[fields].replace(STAND_INS)
+    if published.dataset.nunique() == 1:
+        keys["dataset"] = published.dataset[0]
+    merged = keys.merge(published, on=fields, how="left", validate="many_to_one")
     own = cells.assign(published=merged.published.to_numpy())
     if table == "table1":
         whole = set(published.attack)
-        attacks = own.groupby("dataset").attack.transform(lambda names: whole <= set(names))
-        own.loc[(own.attack == AVERAGE) & ~attacks.astype(bool), "published"] = np.nan
+        is_whole = own.groupby("dataset").attack.transform(lambda names: whole <= set(names))
+        own.loc[(own.attack == AVERAGE) & ~is_whole.astype(bool), "published"] = np.nan
     own["difference"] = own.value - own.published
-    own["agreement"] = [
-        agreement(*cell) for cell in zip(own.difference, own.half_width, strict=True)
-    ]
+    own["agreement"] = list(map(judge, own.difference, own.half_width))
     return own
 
 
-def agreement(difference: float, half_width: float) -> str | None:
+def judge(difference: float, half_width: float) -> str | None:
+    """How ours agrees with the paper's: see `compare`."""
     if np.isnan(difference):
         return None
     if abs(difference) <= TOLERANCE:

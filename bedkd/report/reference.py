@@ -1,7 +1,5 @@
 """Keep what was measured on real data: `bedkd reference PROFILE` fills outputs/reference/."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator
@@ -9,9 +7,9 @@ from pathlib import Path
 
 from bedkd.core.errors import BedkdError
 from bedkd.core.files import write_text
-from bedkd.report.loading import Batch, check_finished, open_batch
+from bedkd.report.loading import Batch, list_points, list_sweeps, open_batch
 from bedkd.runs.plan import with_hard_loss
-from bedkd.runs.profiles import PROJECT, Profile, outputs_folder
+from bedkd.runs.profiles import PROJECT, Profile
 from bedkd.runs.records import collect
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -21,22 +19,30 @@ MAX_BYTES = 1_000_000  # a code host shows no larger notebook
 def keep_reference(profile: Profile, overrides: dict) -> Path:
     """Copy records, tables, figures and executed notebooks of a finished profile.
 
-    Raises:
-        BedkdError: the profile is not finished, or a notebook is too large to show.
+    Raises BedkdError: the profile is not finished, or a notebook is too large to show.
     """
     target = PROJECT / "outputs" / "reference"
-    source = outputs_folder() / profile.name
     batch = open_batch(profile.path, overrides)
     check_finished(batch)
     records = [record | {"profile": profile.name} for record in list_records(batch)]
     collect(records, target / "records.jsonl")
     for kind in ("tables", "figures"):
-        shutil.copytree(source / kind, target / kind / profile.name, dirs_exist_ok=True)
+        shutil.copytree(batch.folder / kind, target / kind / profile.name, dirs_exist_ok=True)
     for job in batch.jobs:
-        executed = source / "notebooks" / f"{job.name}.ipynb"
         name = f"{job.notebook}-{job.label.rsplit('-', 1)[0]}.ipynb"  # without the key
-        keep_notebook(executed, target / "notebooks" / profile.name / name)
+        kept = target / "notebooks" / profile.name / name
+        keep_notebook(batch.job_file(job, "ipynb"), kept)
     return target
+
+
+def check_finished(batch: Batch) -> None:
+    """Raises BedkdError if a result is not there: what is kept must be whole."""
+    for run, stage in (result for job in batch.jobs for result in job.results):
+        if run.record(stage) is None:
+            raise BedkdError(
+                f"{stage} of {run.folder(stage).name} is not done; run "
+                f"`bedkd reproduce {batch.profile.name}` first"
+            )
 
 
 def list_records(batch: Batch) -> Iterator[dict]:
@@ -49,10 +55,10 @@ def list_records(batch: Batch) -> Iterator[dict]:
             yield with_hard_loss(run).record("mepd") | {"study": "loss", "value": "hard"}
         if "tsne" in studies:
             yield run.record("tsne") | {"study": "tsne"}
-        for sweep in batch.profile.list_sweeps(run, batch.overrides):
-            for value, point in sweep.points(run):
-                for stage in ("victim", "akd"):
-                    yield point.record(stage) | {"study": sweep.name, "value": value}
+    for study in list_sweeps(batch):
+        for value, point in list_points(batch, study):
+            for stage in ("victim", "akd"):
+                yield point.record(stage) | {"study": study, "value": value}
 
 
 def keep_notebook(executed: Path, target: Path) -> None:
@@ -61,10 +67,9 @@ def keep_notebook(executed: Path, target: Path) -> None:
     for part in (notebook, *notebook["cells"]):
         for name in ("papermill", "widgets", "execution"):
             part["metadata"].pop(name, None)
-    for cell in notebook["cells"]:  # a progress bar is nothing without its widget
-        cell["outputs"] = [o for o in cell.get("outputs", []) if WIDGET not in o.get("data", {})]
-        if cell["cell_type"] != "code":
-            del cell["outputs"]
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":  # a progress bar is nothing without its widget
+            cell["outputs"] = [o for o in cell["outputs"] if WIDGET not in o.get("data", {})]
     text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     if len(text.encode()) > MAX_BYTES:
         raise BedkdError(f"{executed} has {len(text):,} bytes; a reference copy has at most 1 MB")

@@ -1,20 +1,18 @@
 """How fast the kit is against the textbook loop, both timed in turn in one run."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import cross_entropy
 
 from bedkd.core.config import AKDConfig
 from bedkd.core.devices import synchronize
-from bedkd.defences.language.model import leave_one_out, textbook_leave_one_out
-from bedkd.defences.language.perplexity import LanguageModel
+from bedkd.defences.language.perplexity import LanguageModel, tokenize
+from bedkd.defences.language.word_scores import can_compare, leave_one_out
 from bedkd.method.akd import distill_clean_model
 from bedkd.method.losses import distillation_loss, hard_loss, penalty_loss, soft_loss
 from bedkd.nn.classifier import Classifier
@@ -36,10 +34,9 @@ def time_akd(
     """
     rows = []
     for number in range(rounds):
-        seconds = time_kit_cycle(victim, clean_few, poison_few, config, seed + number)
-        rows.append({"round": number, "loop": "bedkd", "seconds": seconds})
-        seconds = time_textbook_cycle(victim, clean_few, poison_few, config, seed + number)
-        rows.append({"round": number, "loop": "textbook", "seconds": seconds})
+        for loop, measure in (("bedkd", time_kit_cycle), ("textbook", time_textbook_cycle)):
+            seconds = measure(victim, clean_few, poison_few, config, seed + number)
+            rows.append({"round": number, "loop": loop, "seconds": seconds})
     return pd.DataFrame(rows)
 
 
@@ -50,8 +47,7 @@ def time_kit_cycle(victim, clean_few, poison_few, config: AKDConfig, seed: int) 
     _, history = distill_clean_model(victim, clean_few, poison_few, one, seed=seed)
     synchronize()
     cycle = history[-1]["seconds"]
-    once = time.perf_counter() - started - cycle
-    return cycle + once / config.cycles
+    return cycle + (time.perf_counter() - started - cycle) / config.cycles
 
 
 def time_textbook_cycle(victim, clean_few, poison_few, config: AKDConfig, seed: int) -> float:
@@ -61,21 +57,17 @@ def time_textbook_cycle(victim, clean_few, poison_few, config: AKDConfig, seed: 
     step, in float32, with an unfused optimizer.
     """
     student = victim.copy()
-    optimizer = torch.optim.AdamW(
-        student.model.parameters(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=False,
-        foreach=False,
-    )
+    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    unfused = {"fused": False, "foreach": False}
+    optimizer = torch.optim.AdamW(student.model.parameters(), **settings, **unfused)
     victim.model.eval()
     student.model.train()
     generator = torch.Generator().manual_seed(seed)
     started = time.perf_counter()
     for rows, combine in ((clean_few, distillation_loss), (poison_few, penalty_loss)):
         for index in torch.randperm(len(rows), generator=generator).split(config.batch_size):
-            batch = rows.iloc[index.tolist()]
-            loss = textbook_loss(victim, student, batch, config, combine)
+            hard, soft = textbook_losses(victim, student, rows.iloc[index.tolist()], config)
+            loss = combine(hard, soft, config.lambda_)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -83,16 +75,11 @@ def time_textbook_cycle(victim, clean_few, poison_few, config: AKDConfig, seed: 
     return time.perf_counter() - started
 
 
-def textbook_loss(victim, student, batch: pd.DataFrame, config: AKDConfig, combine):
-    """Eq. 5 or 6 on one batch of texts."""
-    device = victim.compute.device
-    tokens = victim.tokenizer(
-        list(batch.text),
-        padding=True,
-        truncation=True,
-        max_length=victim.max_length,
-        return_tensors="pt",
-    ).to(device)
+def textbook_losses(victim, student, batch: pd.DataFrame, config: AKDConfig):
+    """Eq. 1 and 2 on one batch of texts."""
+    device, length = victim.compute.device, victim.max_length
+    options = {"padding": True, "truncation": True, "return_tensors": "pt"}
+    tokens = victim.tokenizer(list(batch.text), max_length=length, **options).to(device)
     labels = torch.tensor(batch.label.to_numpy(), device=device)
     with torch.no_grad():
         teacher = victim.model(**tokens, output_hidden_states=True)
@@ -105,7 +92,7 @@ def textbook_loss(victim, student, batch: pd.DataFrame, config: AKDConfig, combi
         tokens["attention_mask"],
         config.temperature,
     )
-    return partial(combine, weight=config.lambda_)(hard_loss(output.logits, labels), soft)
+    return hard_loss(output.logits, labels), soft
 
 
 def time_onion(lm: LanguageModel, texts: Sequence[str], *, rounds: int) -> pd.DataFrame:
@@ -125,6 +112,28 @@ def time_onion(lm: LanguageModel, texts: Sequence[str], *, rounds: int) -> pd.Da
         difference = float(np.abs(scores["bedkd"] - scores["textbook"]).max())
         rows[-1]["difference"] = rows[-2]["difference"] = difference
     return pd.DataFrame(rows)
+
+
+def textbook_leave_one_out(lm: LanguageModel, texts: Sequence[str]) -> list[np.ndarray]:
+    """ONION's scores by the loop that one would first write: a forward pass for each word."""
+    result = []
+    for text in tokenize(lm, texts):
+        scores = np.zeros(text.n_words)
+        if can_compare(text):
+            whole = textbook_perplexity(lm, text.ids)
+            for i, (start, end) in enumerate(text.spans):
+                scores[i] = whole - textbook_perplexity(lm, text.ids[:start] + text.ids[end:])
+        result.append(np.nan_to_num(scores))
+    return result
+
+
+@torch.no_grad()
+def textbook_perplexity(lm: LanguageModel, ids: list[int]) -> float:
+    row = torch.tensor(ids, device=lm.compute.device)
+    if len(row) < 2:
+        return float("nan")
+    logits = lm.model(input_ids=row[None]).logits[0, :-1]
+    return float(cross_entropy(logits, row[1:]).exp())
 
 
 def summarise(times: pd.DataFrame) -> pd.DataFrame:

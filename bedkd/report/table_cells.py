@@ -1,7 +1,5 @@
 """From records to the cells of a table: mean, interval over seeds, and where they come from."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,37 +11,31 @@ AVERAGE = "average"  # stands in the column `attack`
 STATES = ("ok", "missing", "failed")
 
 
-def half_width(values: Sequence[float]) -> float:
-    """Half the 95% t-interval of the mean; NaN for fewer than two values."""
-    n = len(values)
-    if n < 2:
-        return np.nan
-    return float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-
-
 def make_cells(records: pd.DataFrame, fields: list[str], metrics: Sequence[str]) -> pd.DataFrame:
     """One row for each combination of `fields` and each metric, over the seeds.
 
     records: `fields`, `metrics`, state (see STATES), sources (tuple of result folders).
-    Columns: fields, metric, value, half_width (NaN with one seed), n (seeds), state, sources. A
-    cell whose records are not all there has no value: a mean over the rest would be another one.
+    Columns: fields, metric, value, half_width (of the 95% t-interval; NaN with one seed), n (seeds
+    that have a value), state, sources. A cell whose records are not all there has no value: a mean
+    over the rest would be another one.
     """
     rows = []
     for names, part in records.groupby(fields, sort=False):
-        state = worst(part.state)
-        sources = tuple(source for group in part.sources for source in group)
+        common = dict(zip(fields, names, strict=True)) | summarise_states(part)
         for metric in metrics:
-            values = part[metric].dropna().astype(float) if state == "ok" else []
-            mean = float(np.mean(values)) if len(values) else np.nan
-            numbers = {"value": mean, "half_width": half_width(values), "n": len(part)}
-            cell = dict(zip(fields, names, strict=True)) | {"metric": metric} | numbers
-            rows.append(cell | {"state": state, "sources": sources})
+            values = part[metric][part.state == "ok"].dropna().astype(float)
+            n, mean, half_width = len(values), np.nan, np.nan
+            if common["state"] == "ok":
+                mean, half_width = values.mean(), stats.t.ppf(0.975, n - 1) * values.sem()
+            numbers = {"metric": metric, "value": mean, "half_width": half_width, "n": n}
+            rows.append(common | numbers)
     columns = [*fields, "metric", "value", "half_width", "n", "state", "sources"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def worst(states: pd.Series) -> str:
-    return max(states, key=STATES.index)
+def summarise_states(part: pd.DataFrame) -> dict:
+    """The worst state of some records, and all their sources."""
+    return {"state": max(part.state, key=STATES.index), "sources": sum(part.sources, ())}
 
 
 def average_attacks(records: pd.DataFrame) -> pd.DataFrame:
@@ -52,11 +44,8 @@ def average_attacks(records: pd.DataFrame) -> pd.DataFrame:
     As in the paper, ASR is averaged over the attacks and CACC over all rows, Clean included.
     """
     rows = []
-    for (dataset, defence, seed), part in records.groupby(
-        ["dataset", "defence", "seed"], sort=False
-    ):
-        row = {"dataset": dataset, "defence": defence, "seed": seed, "attack": AVERAGE}
-        row |= {"asr": part.asr[part.attack != "none"].mean(), "cacc": part.cacc.mean()}
-        sources = tuple(source for group in part.sources for source in group)
-        rows.append(row | {"state": worst(part.state), "sources": sources})
-    return pd.DataFrame(rows)
+    keys = ["dataset", "defence", "seed"]
+    for names, part in records.groupby(keys, sort=False):
+        means = {"asr": part.asr[part.attack != "none"].mean(), "cacc": part.cacc.mean()}
+        rows.append(dict(zip(keys, names, strict=True)) | means | summarise_states(part))
+    return pd.DataFrame(rows).assign(attack=AVERAGE)

@@ -1,32 +1,31 @@
-"""The stages of a run: `ensure(run, stage)` makes one, and what it needs, unless it is there."""
-
-from __future__ import annotations
+"""`ensure(run, stage)` makes a stage, and what it needs, unless it is there."""
 
 import contextlib
 import errno
+import importlib
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
 
-from bedkd.core.devices import device_name, peak_memory_mb
+from bedkd.core.devices import device_name, peak_memory_mb, pick_compute, reset_peak_memory
 from bedkd.core.errors import BedkdError
 from bedkd.core.files import write_json
-from bedkd.evaluation.sides import DefenderView, Truth
-from bedkd.runs.folders import Run, hold_alone, list_files, needed_stages, publish
-from bedkd.runs.makers import MAKERS
-from bedkd.runs.reading import compute_of, read_truth, read_view
+from bedkd.runs.folders import Run, hold_alone, list_files, publish
 from bedkd.runs.records import environment
+from bedkd.runs.stages import needed_stages, stage_modules
+
+if TYPE_CHECKING:  # a stage loads what it needs itself
+    from bedkd.evaluation.sides import DefenderView, Truth
 
 
 def ensure(run: Run, stage: str) -> dict:
     """The record of a stage, made now if it is not there or not whole.
 
-    Raises:
-        BedkdError: the disk is full, or whatever the stage itself finds wrong.
+    Raises BedkdError: the disk is full, or whatever the stage itself finds wrong.
     """
     if record := run.record(stage):
         return record
@@ -36,20 +35,29 @@ def ensure(run: Run, stage: str) -> dict:
     with explain_full_disk(target), hold_alone(target):
         if record := run.record(stage):  # made by the process that we waited for
             return record
-        return make(run, stage)
+        return make(run, stage, target)
 
 
-def make(run: Run, stage: str) -> dict:
-    """The record of a stage, made now."""
-    started = datetime.now(UTC)
-    clock = time.perf_counter()
-    with publish(run.folder(stage)) as folder:
-        result = MAKERS[stage](run, folder)
-        record = describe(run, stage) | result
+def make(run: Run, stage: str, target: Path) -> dict:
+    """The record of a stage, made now in the folder `target`.
+
+    Raises BedkdError: code was edited between the choice of `target` and its use, or as `ensure`.
+    """
+    compute = pick_compute(run.config.device, run.config.precision)
+    reset_peak_memory(compute.device)
+    started, clock = datetime.now(UTC), time.perf_counter()
+    with publish(target) as folder:
+        made = importlib.import_module(stage_modules(stage)[0]).make(run, stage, folder)
+        record = describe(run, stage, compute) | made
         record.setdefault("seconds", time.perf_counter() - clock)
         record["started_at"] = started.isoformat(timespec="seconds")
-        record["peak_memory_mb"] = round(peak_memory_mb(compute_of(run).device), 1)
+        record["peak_memory_mb"] = round(peak_memory_mb(compute.device), 1)
         record["files"] = list_files(folder)
+        if run.folder(stage) != target:
+            raise BedkdError(
+                f"the code of {stage} was edited while it ran, and nothing of the result is kept; "
+                "run it again (in a notebook: restart the kernel)"
+            )
         write_json(folder / "record.json", record)
     return record
 
@@ -70,10 +78,11 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
         raise
 
 
-def describe(run: Run, stage: str) -> dict:
+def describe(run: Run, stage: str, compute) -> dict:
     """What every record says of its run."""
+    import torch
+
     c = run.config
-    compute = compute_of(run)
     return {
         "stage": stage,
         "key": run.key(stage),
@@ -91,13 +100,17 @@ def describe(run: Run, stage: str) -> dict:
     }
 
 
-def load_view(run: Run) -> DefenderView:
+def load_view(run: Run) -> "DefenderView":
     """The defender's side of a run; makes the victim if need be."""
+    from bedkd.runs.reading import read_view
+
     ensure(run, "victim")
     return read_view(run)
 
 
-def load_truth(run: Run) -> Truth:
+def load_truth(run: Run) -> "Truth":
     """The evaluator's side of a run; makes the data if need be."""
+    from bedkd.runs.reading import read_truth
+
     ensure(run, "data")
     return read_truth(run)

@@ -1,21 +1,21 @@
 """From a profile to notebook jobs: what runs, after what, and which results it leaves."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 
-from bedkd.runs.folders import ABLATIONS, CHAIN, STAGES, Run
+from bedkd.runs.folders import Run
 from bedkd.runs.profiles import Profile
+from bedkd.runs.stages import ABLATIONS, CHAIN, STAGES
 from bedkd.runs.sweeps import Sweep, vary
 
 SUMMARIES = ("10_tables", "11_figures")
+Results = tuple[tuple[Run, str], ...]
 
 
 @dataclass(frozen=True)
 class Job:
     """One execution of a notebook. `results`: the stages that it makes, or finds made; `is_long`:
-    it trains several models.
+    it trains several models; `kernel`: jobs with the same share one, in their order.
     """
 
     notebook: str
@@ -23,8 +23,9 @@ class Job:
     parameters: dict
     needs: tuple[str, ...]
     title: str
-    results: tuple[tuple[Run, str], ...] = ()
+    results: Results = ()
     is_long: bool = False
+    kernel: str = ""
 
     @property
     def name(self) -> str:
@@ -34,8 +35,7 @@ class Job:
 def plan_jobs(profile: Profile, overrides: dict) -> list[Job]:
     """All jobs of a profile but the summaries, each after those that it needs.
 
-    Raises:
-        BedkdError: an unknown parameter, or data or weights that are nowhere to be found.
+    Raises BedkdError: an unknown parameter, or data or weights that are nowhere to be found.
     """
     return [job for run in profile.runs(overrides) for job in plan_cell(profile, run, overrides)]
 
@@ -59,8 +59,9 @@ def plan_summaries(profile: Profile, overrides: dict) -> list[Job]:
 
 
 def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
-    """The jobs of one cell of the grid."""
-    c, names = run.config, {}
+    """The jobs of one cell of the grid: BeDKD's stages, the rivals, the studies."""
+    c = run.config
+    title = f"{c.data.name} {c.attack.name} seed {c.seed}"
     parameters = {
         "profile": profile.path,
         "dataset": c.data.name,
@@ -68,41 +69,66 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
         "seed": c.seed,
         "overrides": profile.cell_overrides(overrides),
     }
-    title = f"{c.data.name} {c.attack.name} seed {c.seed}"
-    jobs, before = [], ()
-    for stage in CHAIN:
-        notebook, label = STAGES[stage].notebook, run.folder(stage).name
-        jobs.append(Job(notebook, label, parameters, before, title, ((run, stage),)))
-        before = (jobs[-1].name,)
-        names[stage] = jobs[-1].name
-    studies = profile.list_studies(run, overrides)
-    for stage in profile.list_defences(overrides):
-        label = f"{stage}-{run.folder(stage).name}"
+    jobs: list[Job] = []
+
+    def add(
+        notebook: str, results: Results, *needs: Job, name: str = "", is_long: bool = False, **more
+    ) -> Job:
+        """`name` leads the label and ends the title; `more`: parameters of this notebook alone."""
+        label = "-".join(filter(None, (name, label_results(run, results))))
+        names = tuple(job.name for job in needs)
+        about = (parameters | more, names, f"{title} {name}".strip(), results, is_long)
+        jobs.append(Job(notebook, label, *about, title if profile.few_jobs else ""))
+        return jobs[-1]
+
+    makers: dict[str, Job] = {}
+    if profile.few_jobs and c.data.name not in profile.list_focus(overrides):
+        makers = dict.fromkeys(CHAIN, add("04_akd", tuple((run, stage) for stage in CHAIN)))
+    for stage, before in zip(CHAIN, (None, *CHAIN), strict=False):
+        if stage not in makers:
+            needs = [makers[before]] if before else []
+            makers[stage] = add(STAGES[stage].notebook, ((run, stage),), *needs)
+    for group in group_work(profile, profile.list_defences(overrides)):
         # a curve over rates and epochs is for a reader of the notebook, at four times the cost
-        more = parameters | {"defence": stage, "with_curve": False}
-        needs, results = (names[STAGES[stage].upstream],), ((run, stage),)
-        how = {"results": results, "is_long": stage == "textguard"}
-        jobs.append(Job("05_defences", label, more, needs, f"{title} {stage}", **how))
-    cell = run.folder("akd").name.rsplit("-", 1)[0]
+        more = {"defence": alone(group), "with_curve": False, "is_long": "textguard" in group}
+        results = tuple((run, stage) for stage in group)
+        add("05_defences", results, makers["victim"], name=title_group(group, "rivals"), **more)
+    studies = profile.list_studies(run, overrides)
     if "ablations" in studies:
-        results = ablation_results(run)
-        label, needs = f"{cell}-{joint_key(results)}", (names["mepd"],)
-        how = {"results": results, "is_long": True}
-        jobs.append(Job("06_ablations", label, parameters, needs, title, **how))
-    for sweep in profile.list_sweeps(run, overrides):
-        results = sweep_results(run, sweep)
-        label = f"{sweep.name}-{cell}-{joint_key(results)}"
-        more, needs = parameters | {"sweep": sweep.name}, (names["akd"],)
-        how = {"results": results, "is_long": True}
-        jobs.append(Job("07_sensitivity", label, more, needs, f"{title} {sweep.name}", **how))
+        add("06_ablations", ablation_results(run), makers["mepd"], is_long=True)
+    for group in group_work(profile, profile.list_sweeps(run, overrides)):
+        names = [sweep.name for sweep in group]
+        results = tuple(result for sweep in group for result in sweep_results(run, sweep))
+        more = {"name": title_group(names, "sweeps"), "sweep": alone(names), "is_long": True}
+        add("07_sensitivity", results, makers["akd"], **more)
     if "tsne" in studies:
-        results = ((run, "tsne"),)
-        label, needs = run.folder("tsne").name, (names["akd"],)
-        jobs.append(Job("08_tsne", label, parameters, needs, title, results))
+        add("08_tsne", ((run, "tsne"),), makers["akd"])
     return jobs
 
 
-def ablation_results(run: Run) -> tuple[tuple[Run, str], ...]:
+def label_results(run: Run, results: Results) -> str:
+    """A result's own folder name, or the cell's with a key of all of them."""
+    if len(results) == 1:
+        return run.folder(results[0][1]).name
+    keys = "".join(run.key(stage) for run, stage in results)
+    cell = run.folder("akd").name.rsplit("-", 1)[0]
+    return f"{cell}-{hashlib.sha256(keys.encode()).hexdigest()[:12]}"
+
+
+def group_work(profile: Profile, items: list) -> list[list]:
+    """The rivals or sweeps that one notebook runs: one, or, in a profile of few jobs, all."""
+    return [items][: len(items)] if profile.few_jobs else [[item] for item in items]
+
+
+def alone(names: list[str]) -> str | list[str]:
+    return names[0] if len(names) == 1 else names
+
+
+def title_group(names: list[str], several: str) -> str:
+    return names[0] if len(names) == 1 else several
+
+
+def ablation_results(run: Run) -> Results:
     """Table 2's rows other than BeDKD, and Table 3's DMM with the hard loss alone."""
     return (*((run, stage) for stage in ("finetune", *ABLATIONS)), (with_hard_loss(run), "mepd"))
 
@@ -112,12 +138,7 @@ def with_hard_loss(run: Run) -> Run:
     return vary(run, {"dmm.alpha": 1.0})
 
 
-def sweep_results(run: Run, sweep: Sweep) -> tuple[tuple[Run, str], ...]:
+def sweep_results(run: Run, sweep: Sweep) -> Results:
     """Victim and clean model of each point; often all points have one victim."""
     points = [point for _, point in sweep.points(run)]
     return tuple((point, stage) for point in points for stage in ("victim", "akd"))
-
-
-def joint_key(results: tuple[tuple[Run, str], ...]) -> str:
-    keys = "".join(run.key(stage) for run, stage in results)
-    return hashlib.sha256(keys.encode()).hexdigest()[:12]

@@ -1,51 +1,65 @@
 """`params/<profile>.yaml`: a grid of cells and the parameters that they share."""
 
-from __future__ import annotations
-
 import itertools
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import yaml
+from pydantic import BeforeValidator, Field, ValidationError
 
-from bedkd.core.config import RunConfig, build, coerce
+from bedkd.core.config import build
 from bedkd.core.errors import BedkdError
+from bedkd.core.files import from_here
+from bedkd.core.settings import Flag, explain, settings
 from bedkd.data.attacks import check_attack
 from bedkd.data.readers import get_spec
-from bedkd.runs.folders import ABLATIONS, RIVALS, Run
-from bedkd.runs.sweeps import STUDIES, SWEEPS, Sweep, read_sweep
+from bedkd.runs.folders import Run
+from bedkd.runs.stages import ABLATIONS, RIVALS
+from bedkd.runs.sweeps import STUDIES, SWEEPS, Sweep, as_list, read_sweep
 
 PROJECT = Path(__file__).parents[2]
 GRID_KEYS = ("dataset", "attack", "seed")
 LIST_KEYS = ("defences", "studies", "focus")
-PROFILE_KEYS = ("about", "extends", "grid", *LIST_KEYS, "sweeps", "config", "datasets")
+Items = Annotated[list, BeforeValidator(as_list)]
 
 
-@dataclass(frozen=True)
+@settings
+class Grid:
+    """The cells are all combinations."""
+
+    dataset: Items = Field(default_factory=list)
+    attack: Items = Field(default_factory=list)
+    seed: Items = Field(default_factory=list)
+
+
+@settings
 class Profile:
-    """`grid`: lists of dataset, attack, seed. `datasets`: what differs for one data set.
+    """`datasets`: what differs for one data set.
 
     `defences`: the rivals of Table 1. `studies`: Tables 2 to 5, Figures 3 and 5 and more (see
     `sweeps.STUDIES`), made of the data sets in `focus`; `sweeps`: the values of those that are one.
+    `few_jobs`: one kernel for all notebooks of a cell, one notebook for all its rivals, one for its
+    sweeps and, outside `focus`, one for BeDKD's stages, since to start them takes longer than a
+    stage of a toy.
     """
 
     name: str
     path: str  # what `load_profile` took
-    about: str
-    grid: dict[str, list]
-    defences: list[str]
-    studies: list[str]
-    focus: list[str]
-    sweeps: dict
-    config: dict
-    datasets: dict[str, dict]
+    about: str = ""
+    grid: Grid = Field(default_factory=Grid)
+    defences: Items = Field(default_factory=list)
+    studies: Items = Field(default_factory=list)
+    focus: Items = Field(default_factory=list)
+    few_jobs: Flag = False
+    sweeps: dict = Field(default_factory=dict)
+    config: dict = Field(default_factory=dict)
+    datasets: dict[str, dict] = Field(default_factory=dict)
 
     def run(self, dataset: str, attack: str, seed: int, overrides: dict | None = None) -> Run:
         """One cell. `overrides` maps `section.name` to a value and wins over the file.
 
-        Raises:
-            BedkdError: an unknown data set, attack or parameter, or a value out of range.
+        Raises BedkdError: an unknown data set, attack or parameter, or a value out of range.
         """
         for name, key in (("data.name", "dataset"), ("attack.name", "attack")):
             if name in (overrides or {}):
@@ -53,7 +67,7 @@ class Profile:
         values = merge(self.config, self.datasets.get(dataset, {}))
         values = merge(values, nest(overrides or {}))
         cell = {"data": {"name": dataset}, "attack": {"name": attack}, "seed": seed}
-        config = build(RunConfig, merge(values, cell))
+        config = build(merge(values, cell))
         get_spec(config.data)
         check_attack(attack)
         return Run(config, outputs_folder())
@@ -62,13 +76,13 @@ class Profile:
         """All cells of the grid. In `overrides`, dataset, attack and seed replace a grid's list."""
         overrides = dict(overrides or {})
         self.list_defences(overrides)
-        grid = dict(self.grid)
+        grid = vars(self.grid).copy()
         for name in overrides:
             if name.startswith(("dataset.", "seed.")):
                 raise BedkdError(f"unknown parameter {name!r}; {name.split('.')[0]} has no parts")
         for key in GRID_KEYS:
             if key in overrides:
-                grid[key] = _as_list(overrides.pop(key))
+                grid[key] = as_list(overrides.pop(key))
             if not grid[key]:
                 raise BedkdError(f"{key} is empty; name at least one")
         cells = itertools.product(*(grid[key] for key in GRID_KEYS))
@@ -79,12 +93,8 @@ class Profile:
         return {k: v for k, v in overrides.items() if k not in (*GRID_KEYS, *LIST_KEYS)}
 
     def list_defences(self, overrides: dict | None = None) -> list[str]:
-        """The rivals to run.
-
-        Raises:
-            BedkdError: an unknown one.
-        """
-        chosen = _as_list((overrides or {}).get("defences", self.defences))
+        """The rivals to run. Raises BedkdError: an unknown one."""
+        chosen = as_list((overrides or {}).get("defences", self.defences))
         if unknown := [name for name in chosen if name not in RIVALS]:
             raise BedkdError(f"unknown defence {unknown[0]!r}; known: {', '.join(RIVALS)}")
         return chosen
@@ -92,21 +102,23 @@ class Profile:
     def list_studies(self, run: Run, overrides: dict | None = None) -> list[str]:
         """The studies of a cell: none without an attack, or if its data set is not in `focus`.
 
-        Raises:
-            BedkdError: an unknown one.
+        Raises BedkdError: an unknown one.
         """
-        chosen = _as_list((overrides or {}).get("studies", self.studies))
-        focus = _as_list((overrides or {}).get("focus", self.focus))
+        chosen = as_list((overrides or {}).get("studies", self.studies))
         if unknown := [name for name in chosen if name not in STUDIES]:
             raise BedkdError(f"unknown study {unknown[0]!r}; known: {', '.join(STUDIES)}")
         c = run.config
-        return chosen if c.data.name in focus and c.attack.name != "none" else []
+        is_studied = c.attack.name != "none" and c.data.name in self.list_focus(overrides)
+        return chosen if is_studied else []
+
+    def list_focus(self, overrides: dict | None = None) -> list[str]:
+        """The data sets of the studies."""
+        return as_list((overrides or {}).get("focus", self.focus))
 
     def list_sweeps(self, run: Run, overrides: dict | None = None) -> list[Sweep]:
         """Those of the cell's studies that try several values.
 
-        Raises:
-            BedkdError: an unknown study, or one whose values the profile does not give.
+        Raises BedkdError: an unknown study, or one whose values the profile does not give.
         """
         sweeps = []
         for name in self.list_studies(run, overrides):
@@ -117,11 +129,7 @@ class Profile:
         return sweeps
 
     def sweep(self, name: str) -> Sweep:
-        """A sweep with its values.
-
-        Raises:
-            BedkdError: the profile does not give them.
-        """
+        """A sweep with its values. Raises BedkdError: the profile does not give them."""
         if name in SWEEPS and name not in self.sweeps:
             raise BedkdError(f"profile {self.name} gives no values for sweep {name!r}")
         return read_sweep(name, self.sweeps.get(name))
@@ -142,48 +150,39 @@ def outputs_folder() -> Path:
 def load_profile(name: str) -> Profile:
     """`params/<name>.yaml`, or the YAML file at the path `name`.
 
-    Raises:
-        BedkdError: no such profile, no YAML, or a key that a profile does not have.
+    Raises BedkdError: no such profile, no YAML, or a key that a profile does not have.
     """
-    values = {key: value for key, value in _read(name).items() if value is not None}
-    for key in ("grid", "sweeps", "config", "datasets"):
-        if not isinstance(values.get(key, {}), dict):
-            raise BedkdError(f"profile {name}: {key} is {values[key]!r}; give `key: value` lines")
-    grid = {key: _as_list(values.get("grid", {}).get(key)) for key in GRID_KEYS}
-    if unknown := set(values.get("grid", {})) - set(GRID_KEYS):
-        raise BedkdError(
-            f"profile {name}: unknown grid key {sorted(unknown)[0]!r}; "
-            f"known: {', '.join(GRID_KEYS)}"
-        )
-    stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
-    path = str(Path(name).resolve()) if stem != name else name
-    lists = (_as_list(values.get(key)) for key in LIST_KEYS)
-    rest = (values.get(key) or {} for key in ("sweeps", "config", "datasets"))
-    return Profile(stem, path, values.get("about", ""), grid, *lists, *rest)
-
-
-def _read(name: str) -> dict:
     is_path = name.endswith((".yaml", ".yml"))
-    path = Path(name) if is_path else PROJECT / "params" / f"{name}.yaml"
+    about = {"name": Path(name).stem, "path": str(from_here(name).resolve()) if is_path else name}
+    values = {key: value for key, value in read_values(name).items() if value is not None}
+    try:
+        return Profile(**about, **values)
+    except ValidationError as error:
+        known = {"": list(Profile.__dataclass_fields__)[2:], "grid": list(GRID_KEYS)}
+        raise BedkdError(f"profile {name}: {explain(error, known)}") from error
+
+
+def read_values(name: str) -> dict:
+    """What a profile says, over what the one says that it `extends`."""
+    is_path = name.endswith((".yaml", ".yml"))
+    path = from_here(name) if is_path else PROJECT / "params" / f"{name}.yaml"
     if not path.is_file():
         files = (PROJECT / "params").glob("*.yaml")  # the published numbers lie there too
         known = sorted(p.stem for p in files if p.read_text(encoding="utf-8").startswith("about:"))
         raise BedkdError(f"unknown profile {name!r}; known: {', '.join(known)}")
+    values = read_yaml(path)
+    return merge(read_values(values.pop("extends")), values) if "extends" in values else values
+
+
+def read_yaml(path: Path) -> dict:
+    """A file of `key: value` lines. Raises BedkdError: it is none."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise BedkdError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise BedkdError(f"{path} must hold `key: value` lines")
-    if unknown := set(values) - set(PROFILE_KEYS):
-        raise BedkdError(
-            f"{path}: unknown key {sorted(unknown)[0]!r}; known: {', '.join(PROFILE_KEYS)}"
-        )
-    return merge(_read(values["extends"]), values) if "extends" in values else values
-
-
-def _as_list(value) -> list:
-    return value if isinstance(value, list) else [] if value is None else [value]
+    return values
 
 
 def merge(base: dict, changes: dict) -> dict:
@@ -212,8 +211,7 @@ def nest(flat: dict) -> dict:
 def parse_setting(text: str) -> tuple[str, object]:
     """`dmm.alpha=0.5` or `seed=[0,1]`; the value is read as YAML.
 
-    Raises:
-        BedkdError: no `=`, or a value that is no YAML.
+    Raises BedkdError: no `=`, or a value that is no YAML.
     """
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -228,4 +226,4 @@ def open_run(
     profile: str, dataset: str, attack: str, seed: int, overrides: dict | None = None
 ) -> Run:
     """What a notebook's parameters cell names (see `Profile.run`)."""
-    return load_profile(profile).run(dataset, attack, coerce(seed, "int", "seed"), overrides)
+    return load_profile(profile).run(dataset, attack, seed, overrides)

@@ -1,19 +1,19 @@
 """Read what the stages left. Files under `truth/` say which rows are poisoned."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
 import pandas as pd
 
-from bedkd.core.devices import pick_compute
+from bedkd.core.devices import Compute, pick_compute
 from bedkd.evaluation.sides import DefenderView, Truth
 from bedkd.nn.classifier import Classifier, load_classifier
 from bedkd.runs.folders import Run
 
+SHARED_SEED = 900  # of what all cells share: no cell's seed, so none of its rows
 
-def compute_of(run: Run):
+
+def compute_of(run: Run) -> Compute:
     return pick_compute(run.config.device, run.config.precision)
 
 
@@ -44,3 +44,10 @@ def read_history(run: Run, stage: str) -> pd.DataFrame:
 
 def read_model(run: Run, stage: str) -> Classifier:
     return load_classifier(run.folder(stage) / "model", compute_of(run))
+
+
+def data_fields(run: Run) -> dict:
+    """What a record repeats of the data's: counts of rows, and the target label."""
+    record = run.record("data")
+    counts = {name: value for name, value in record.items() if name.startswith("n_")}
+    return counts | {"target_label": record["target_label"]}

@@ -1,19 +1,21 @@
 """One run, one record.json: flat, written last and atomically, never half there."""
 
-from __future__ import annotations
-
 import json
 import platform
 import subprocess
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
 from bedkd.core.files import write_text
 
-PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "pandas")
+# what a result may depend on
+LIBRARIES = (
+    *("torch", "transformers", "tokenizers", "peft", "datasets"),
+    *("numpy", "pandas", "scikit-learn"),
+)
 # what two runs of the same seed may differ in
 VOLATILE_FIELDS = ("started_at", "peak_memory_mb", "files")  # a history holds seconds
 
@@ -56,15 +58,15 @@ def _cell(record: dict) -> tuple[str, ...]:
     return tuple(str(record.get(name, "")) for name in names)
 
 
-@lru_cache(maxsize=1)
+@cache
+def library_versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
+
+
+@cache
 def environment() -> dict:
     """Versions of what computes, and the commit of the checkout (None outside one)."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
+    versions = {"python": platform.python_version()} | library_versions()
     return {"versions": versions, "commit": _commit()}
 
 

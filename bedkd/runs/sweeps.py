@@ -1,10 +1,8 @@
 """The studies of a profile beyond Table 1: one parameter at a time, or several that go together."""
 
-from __future__ import annotations
+from dataclasses import asdict, dataclass, replace
 
-from dataclasses import dataclass, fields, replace
-
-from bedkd.core.checks import coerce
+from bedkd.core.config import build
 from bedkd.core.errors import BedkdError
 from bedkd.runs.folders import Run
 
@@ -33,11 +31,7 @@ class Sweep:
     attacks: tuple[str, ...] | None = None
 
     def points(self, run: Run) -> list[tuple[object, Run]]:
-        """Each value, and the cell with it.
-
-        Raises:
-            BedkdError: a value out of range.
-        """
+        """Each value, and the cell with it. Raises BedkdError: a value out of range."""
         return [
             (value, vary(run, {key: value for key in SWEEPS[self.name]})) for value in self.values
         ]
@@ -46,35 +40,30 @@ class Sweep:
 def read_sweep(name: str, values) -> Sweep:
     """From a profile: a list of values, or `{values: […], attack: […]}`.
 
-    Raises:
-        BedkdError: no sweep of this name, or no values.
+    Raises BedkdError: no sweep of this name, or no values.
     """
     if name not in SWEEPS:
         raise BedkdError(f"unknown sweep {name!r}; known: {', '.join(SWEEPS)}")
     spec = values if isinstance(values, dict) else {"values": values}
     if unknown := set(spec) - {"values", "attack"}:
         raise BedkdError(f"sweep {name}: unknown key {sorted(unknown)[0]!r}; known: values, attack")
-    points, attacks = (_as_tuple(spec.get(key)) for key in ("values", "attack"))
+    points, attacks = (tuple(as_list(spec.get(key))) for key in ("values", "attack"))
     if not points:
         raise BedkdError(f"sweep {name} has no values; give a list, such as [80, 160]")
     return Sweep(name, points, attacks or None)
 
 
-def _as_tuple(value) -> tuple:
-    return tuple(value) if isinstance(value, list) else () if value is None else (value,)
+def as_list(value) -> list:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def vary(run: Run, changes: dict[str, object]) -> Run:
     """The same cell with other values of `section.name`.
 
-    Raises:
-        BedkdError: a value of the wrong type or out of range.
+    Raises BedkdError: a value of the wrong type or out of range.
     """
-    config = run.config
+    values = asdict(run.config)
     for key, value in changes.items():
         section, name = key.split(".")
-        part = getattr(config, section)
-        types = {field.name: field.type for field in fields(part)}
-        part = replace(part, **{name: coerce(value, types[name], key)})
-        config = replace(config, **{section: part})
-    return replace(run, config=config)
+        values[section][name] = value
+    return replace(run, config=build(values))

@@ -20,6 +20,7 @@ extends: quick
 grid: {dataset: [toy-sentiment], attack: [badwords, synbkd], seed: [3]}
 defences: [onion, w2s]
 studies: [victim]
+few_jobs: false
 focus: [toy-sentiment]
 sweeps: {victim: {values: [tiny-bert, tiny-roberta], attack: badwords}}
 """

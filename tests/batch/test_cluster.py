@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,12 +19,15 @@ from bedkd.batch.cluster import (
     find_snakefile,
     name_folders,
     plan_gpus,
+    settle_compute,
     snakemake_options,
 )
-from bedkd.batch.forks import SOCKET
 from bedkd.batch.gpus import VISIBLE
+from bedkd.core import devices
 from bedkd.core.errors import BedkdError
-from bedkd.runs.profiles import PROJECT
+from bedkd.core.files import HERE
+from bedkd.runs.keys import stage_values
+from bedkd.runs.profiles import PROJECT, load_profile
 
 BATCH = Path("/a/batch")
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/config.yaml"))
@@ -110,6 +114,27 @@ def test_a_folder_of_ones_own(mine, monkeypatch):
     assert options[2:4] == ["--jobs", "5"]
 
 
+@pytest.mark.parametrize(
+    "asked, gpus, settled",
+    [
+        ({}, 0, ("cpu", "fp32")),
+        ({}, 2, ("cuda", "bf16")),
+        ({"device": "cuda", "precision": "fp32"}, 0, ("cuda", "fp32")),
+        ({"device": "cpu"}, 2, ("cpu", "fp32")),
+    ],
+)
+def test_auto_is_settled_before_jobs_go_to_other_machines(mine, monkeypatch, asked, gpus, settled):
+    """A login node without a GPU would name the results otherwise than the nodes that make them."""
+    monkeypatch.setattr(devices, "has_native_bf16", lambda device: False)
+    profile = replace(load_profile("quick"), config={})
+    place = choose_place(cluster=str(mine), gpus=gpus)
+    overrides = settle_compute(profile, {"seed": 3} | asked, place)
+    assert overrides == {"seed": 3, "device": settled[0], "precision": settled[1]}
+    (run, *_) = profile.runs(overrides)
+    assert stage_values(run.config, "victim")["device"] == settled[0]
+    assert settle_compute(profile, asked, choose_place(3)) == asked  # here, auto is auto
+
+
 def test_where_files_are_carried(mine):
     """The batch's folder is the storage, and the Snakefile lies in it."""
     (mine / "profile.yaml").write_text("executor: local\ndefault-storage-provider: fs\n")
@@ -124,19 +149,21 @@ def test_jobs_find_the_folders_from_anywhere(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BEDKD_OUTPUTS", raising=False)
     monkeypatch.setenv("BEDKD_MIRROR", "hub")
+    monkeypatch.delenv(HERE, raising=False)
     with name_folders():
+        assert os.environ[HERE] == str(tmp_path)
         assert os.environ["BEDKD_OUTPUTS"] == str(PROJECT / "outputs")
         assert os.environ["BEDKD_MIRROR"] == str(tmp_path / "hub")
     assert "BEDKD_OUTPUTS" not in os.environ and os.environ["BEDKD_MIRROR"] == "hub"
 
 
-def test_a_job_does_without_the_fork_server_of_another_machine(tmp_path, monkeypatch):
-    monkeypatch.setenv(SOCKET, str(tmp_path / "of another machine"))
-    jobs = {"99_nothing/x": {"parameters": {}, "title": "nothing"}}
-    (tmp_path / "plan.json").write_text(json.dumps({"jobs": jobs, "summaries": {}}))
+def test_a_job_that_cannot_run_says_so_where_the_batch_looks(tmp_path):
+    jobs = {"99_nothing/x": {"parameters": {}, "title": "nothing", "source": ""}}
+    (tmp_path / "plan.json").write_text(json.dumps({"jobs": jobs, "summaries": {}, "slots": []}))
     command = [sys.executable, "-m", "bedkd.batch.run_job", "plan.json", "99_nothing/x"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 1 and result.stdout.startswith("failed  99_nothing")
+    assert result.returncode == 1 and "no notebook" in result.stderr
+    assert "no notebook" in (tmp_path / "notebooks/99_nothing/x.failed").read_text()
 
 
 # the profiles of the project, and Snakemake itself
@@ -146,7 +173,8 @@ def dry_run(tmp_path, *options):
     """`bedkd reproduce --dry-run` of one small cell."""
     profile = tmp_path / "small.yaml"
     grid = "{dataset: [toy-sentiment], attack: [none], seed: [3]}"
-    profile.write_text(f"extends: quick\ngrid: {grid}\ndefences: []\nstudies: []\n")
+    small = f"grid: {grid}\ndefences: []\nstudies: []\nfew_jobs: false\n"
+    profile.write_text(f"extends: quick\n{small}")
     command = [sys.executable, "-m", "bedkd.cli", "reproduce", str(profile), "--dry-run", *options]
     environment = os.environ | {"BEDKD_OUTPUTS": str(tmp_path / "outputs")}
     return subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -9,7 +9,6 @@ import time
 import pytest
 import torch
 
-from bedkd.batch.forks import fork_server
 from bedkd.batch.gpus import VISIBLE, hold_gpu, list_slots, take_slot
 from bedkd.core.errors import BedkdError
 
@@ -102,22 +101,15 @@ def test_a_job_waits_for_a_free_slot(tmp_path):
         process.wait()
 
 
-def write_plan(folder, notebook, parameters=None, **more):
-    jobs = {f"{notebook}/x": {"parameters": parameters or {}, "title": "a job"}}
-    (folder / "plan.json").write_text(json.dumps({"jobs": jobs, "summaries": {}} | more))
-
-
 def test_without_counted_gpus_nothing_changes(tmp_path, monkeypatch):
     monkeypatch.delenv(VISIBLE, raising=False)
-    for more in ({}, {"slots": []}):
-        write_plan(tmp_path, "99_nothing", **more)
-        with hold_gpu(tmp_path / "plan.json", "99_nothing/x"):
-            assert VISIBLE not in os.environ
+    with hold_gpu(tmp_path, []):
+        assert VISIBLE not in os.environ
     assert not (tmp_path / ".slots").exists()
 
 
 def test_the_kernel_sees_its_gpu(tmp_path, monkeypatch):
-    """Through server and papermill; a start-up file of IPython says what the kernel sees."""
+    """Through papermill; a start-up file of IPython says what the kernel sees."""
     monkeypatch.delenv(VISIBLE, raising=False)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     startup = tmp_path / "ipython/profile_default/startup/look.py"
@@ -126,9 +118,10 @@ def test_the_kernel_sees_its_gpu(tmp_path, monkeypatch):
         f"import os, pathlib; pathlib.Path({str(tmp_path / 'seen')!r}).write_text("
         f"os.environ.get({VISIBLE!r}, 'nothing'))"
     )
-    write_plan(tmp_path, "01_poisoning", {"profile": "nowhere"}, slots=["5", "7"])
+    job = {"parameters": {"profile": "nowhere"}, "title": "a job", "source": ""}
+    plan = {"jobs": {"01_poisoning/x": job}, "summaries": {}, "slots": ["5", "7"]}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
     command = [sys.executable, "-m", "bedkd.batch.run_job", "plan.json", "01_poisoning/x"]
-    slots = tmp_path / ".slots"
-    with open(tmp_path / "log", "w") as log, fork_server(log), take_slot(slots, ["5", "7"]):
+    with take_slot(tmp_path / ".slots", ["5", "7"]):
         assert subprocess.run(command, cwd=tmp_path).returncode == 1  # no such profile
     assert (tmp_path / "seen").read_text() == "7"

@@ -7,8 +7,7 @@ import nbformat
 import pytest
 
 from bedkd.batch import notebooks
-from bedkd.batch.forks import fork_server
-from bedkd.batch.notebooks import FOLDER, check_parameters, execute, notebook_digest
+from bedkd.batch.notebooks import FOLDER, check_parameters, execute, notebook_digest, open_kernel
 from bedkd.core.errors import BedkdError
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -37,10 +36,16 @@ SMALL = {
 def outputs(tmp_path_factory):
     """One results folder for all notebooks of this file, so that later ones find earlier stages."""
     folder = tmp_path_factory.mktemp("outputs")
-    # kernels from a server, as in a batch: each imports in seconds what a fork has at once
-    with pytest.MonkeyPatch.context() as patch, open(folder / "log", "w") as log, fork_server(log):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEDKD_OUTPUTS", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="module")
+def kernel(outputs):
+    """One for all: each notebook finds an empty namespace, and imports in no time."""
+    with open_kernel() as kernel:
+        yield kernel
 
 
 def code_cells(name):
@@ -59,10 +64,10 @@ def test_house_rules(name):
 
 
 @pytest.mark.parametrize("name", (*STAGES, "12_speed"))
-def test_runs_alone(name, outputs):
+def test_runs_alone(name, outputs, kernel):
     parameters = {"overrides": SMALL} | ({"rounds": 1, "n_texts": 10} if name == "12_speed" else {})
     target = outputs / f"{name}.ipynb"
-    execute(name, parameters, target)
+    execute(name, parameters, target, kernel)
     done = nbformat.read(target, as_version=4)
     figures = [
         o for c in done.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
@@ -74,7 +79,9 @@ def test_runs_alone(name, outputs):
 
 def test_a_later_notebook_makes_what_earlier_ones_should_have_left(tmp_path, monkeypatch):
     monkeypatch.setenv("BEDKD_OUTPUTS", str(tmp_path))
-    execute("04_akd", {"attack": "none", "overrides": SMALL}, tmp_path / "out.ipynb")
+    with open_kernel() as kernel:  # of its own, for the folder
+        parameters = {"attack": "none", "overrides": SMALL}
+        execute("04_akd", parameters, tmp_path / "out.ipynb", kernel)
     made = {
         folder.name: len(list(folder.glob("*/record.json")))
         for folder in (tmp_path / "runs").iterdir()
@@ -87,11 +94,43 @@ def test_unknown_parameter_is_refused():
         check_parameters("02_dmm", {"gama": 0.1})
 
 
-def test_a_failing_cell_leaves_its_traceback(outputs):
+def test_a_failing_cell_leaves_its_traceback(outputs, kernel):
     target = outputs / "failed.ipynb"
     with pytest.raises(BedkdError, match="^unknown attack 'badword'"):
-        execute("01_poisoning", {"attack": "badword"}, target)
+        execute("01_poisoning", {"attack": "badword"}, target, kernel)
     assert "unknown attack" in target.read_text()
+
+
+def write_notebook(folder, name, source):
+    parameters = nbformat.v4.new_code_cell("number = 0", metadata={"tags": ["parameters"]})
+    cells = [parameters, nbformat.v4.new_code_cell(source)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+def test_notebooks_in_one_kernel_see_nothing_of_one_another(tmp_path, monkeypatch):
+    """And where one kills the kernel, the next has a new one."""
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    write_notebook(tmp_path, "first", "import os\nprint(os.getpid(), number)")
+    write_notebook(tmp_path, "second", "print('os' in dir())\nimport os\nprint(os.getpid())")
+    write_notebook(tmp_path, "killer", "import os\nos.kill(os.getpid(), 9)")
+
+    def printed(name, number):
+        output = nbformat.read(tmp_path / f"{name}-{number}.out", as_version=4).cells[-1].outputs
+        return output[0].text.split()
+
+    with open_kernel() as kernel:
+        for number in (1, 2):
+            for name in ("first", "second"):
+                parameters = {"number": number}
+                execute(name, parameters, tmp_path / f"{name}-{number}.out", kernel)
+            with pytest.raises(BedkdError, match="kernel was killed"):
+                execute("killer", {}, tmp_path / "killer.out", kernel)
+    assert [printed("first", n)[1] for n in (1, 2)] == ["1", "2"]
+    assert [printed("second", n)[0] for n in (1, 2)] == ["False", "False"]
+    kernels = [printed("first", n)[0] for n in (1, 2)]
+    assert kernels == [printed("second", n)[1] for n in (1, 2)] and len(set(kernels)) == 2
 
 
 def test_digest_sees_cells_alone(tmp_path, monkeypatch):

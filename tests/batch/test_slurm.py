@@ -12,7 +12,6 @@ import sys
 import pytest
 from local_slurm import ask, local_slurm, wait_for
 
-from bedkd.batch.forks import SOCKET
 from bedkd.batch.gpus import VISIBLE
 from bedkd.runs.ensure import ensure
 from bedkd.runs.profiles import load_profile
@@ -25,6 +24,7 @@ extends: quick
 grid: {dataset: [toy-sentiment], attack: [none, addsent], seed: [3]}
 defences: []
 studies: []
+few_jobs: false
 config:
   device: cpu
   data: {n_train: 200, n_test: 60, clean_pool_per_class: 16}
@@ -50,11 +50,10 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture
 def profile(tmp_path, monkeypatch):
-    """The profile; Snakemake finds the site's, the jobs find no fork server."""
+    """The profile; Snakemake finds the site's, for the jobs too."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site/config.yaml").write_text(SITE)
     monkeypatch.setenv("SNAKEMAKE_PROFILE", str(tmp_path / "site"))
-    monkeypatch.setenv(SOCKET, str(tmp_path / "of another node"))
     monkeypatch.setenv("BEDKD_OUTPUTS", str(tmp_path / "outputs"))
     path = tmp_path / "small.yaml"
     path.write_text(PROFILE)
@@ -117,7 +116,7 @@ def test_a_cancelled_job_is_reported_and_recovered(slurm, profile, seen, tmp_pat
         said, _ = batch.communicate()
     assert batch.returncode == 1, said
     (line,) = [line for line in said.splitlines() if line.startswith("04_akd") and "failed" in line]
-    assert "addsent" in line and "CANCELLED" in line
+    assert "addsent" in line and "killed or cancelled" in line
     assert list_states() == ["CANCELLED"] + ["COMPLETED"] * 7
     pairs = dict(line.split() for line in seen.read_text().splitlines())
     assert pairs.pop("None") == "None"  # tables and figures, made here

@@ -3,28 +3,35 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
 
-from bedkd.batch.workflow import describe_jobs, hold_lock, make_plan
+from bedkd.batch import run_job as run_job_module
+from bedkd.batch import workflow
+from bedkd.batch.run_job import job_file
+from bedkd.batch.workflow import describe_jobs, digest_results, hold_lock, make_plan, note_lost_jobs
 from bedkd.core.errors import BedkdError
-from bedkd.runs.folders import CHAIN, STAGES
+from bedkd.core.files import write_json
 from bedkd.runs.plan import plan_jobs
 from bedkd.runs.profiles import PROJECT, load_profile
 from bedkd.runs.records import read_record, stable_part
+from bedkd.runs.stages import CHAIN, STAGES
 
 PROFILE = """
 extends: quick
 grid: {dataset: [toy-sentiment], attack: [none, addsent], seed: [3]}
 defences: [finetune]
 studies: [n_poison]
+few_jobs: false
 focus: [toy-sentiment]
 sweeps: {n_poison: [4, 8]}
 config:
@@ -43,8 +50,9 @@ def profile(tmp_path_factory):
     return path
 
 
-def reproduce(profile, outputs, *options, **how):
-    environment = os.environ | {"BEDKD_OUTPUTS": str(outputs)}
+def reproduce(profile, outputs, *options, variables=None, **how):
+    environment = os.environ | {"BEDKD_OUTPUTS": str(outputs)} | (variables or {})
+    environment |= {"PYTHONUNBUFFERED": "1"}  # a text and its newline are two writes
     command = [sys.executable, "-m", "bedkd.cli", "reproduce", str(profile), "--cores", "2"]
     how |= {"env": environment, "capture_output": True, "text": True}
     return subprocess.run([*command, *options], **how)
@@ -57,9 +65,18 @@ def batch(profile, tmp_path_factory):
     result = reproduce(profile, outputs)
     assert result.returncode == 0, result.stdout + result.stderr
     # the chain and a rival of two cells, a sweep of the attacked one, two summaries
-    assert result.stdout.count("done ") == 2 * (len(CHAIN) + 1) + 1 + 2
+    n_jobs = 2 * (len(CHAIN) + 1) + 1 + 2
+    said = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("[")]
+    assert said == [f"[{n}/{n_jobs}]" for n in range(1, n_jobs + 1)]
+    assert len(ended(result)) == n_jobs
+    assert " left\n" in result.stdout
     assert "Look at" in result.stdout.splitlines()[-1]
     return outputs
+
+
+def ended(result, how="done"):
+    """The notebooks that the batch says have ended so."""
+    return re.findall(rf"^\[\d+/\d+\] +{how} +(\S+) .+$", result.stdout, re.MULTILINE)
 
 
 def records(outputs):
@@ -136,7 +153,7 @@ def test_record_fields(batch):
 
 def test_nothing_to_do(profile, batch):
     result = reproduce(profile, batch)
-    assert result.returncode == 0 and "done " not in result.stdout
+    assert result.returncode == 0 and not ended(result)
 
 
 def test_what_is_gone_or_broken_is_made_again_and_nothing_else(profile, batch):
@@ -147,9 +164,9 @@ def test_what_is_gone_or_broken_is_made_again_and_nothing_else(profile, batch):
     weights.write_bytes(weights.read_bytes()[:1000])
     result = reproduce(profile, batch)
     assert result.returncode == 0 and result.stdout.count("gone or not whole") == 2
-    done = sorted(line.split()[1] for line in result.stdout.splitlines() if line.startswith("done"))
-    # the notebook after a remade one is executed again too, and finds its result by its key
-    assert done == ["03_mepd", "04_akd", "04_akd", "07_sensitivity", "10_tables", "11_figures"]
+    # the sweep shares a point with the broken cell
+    expected = ["03_mepd", "04_akd", "07_sensitivity", "10_tables", "11_figures"]
+    assert sorted(ended(result)) == expected
     assert records(batch) == before
 
 
@@ -165,15 +182,53 @@ FIRST_RERUN = [  # a changed value, and the notebook that it reruns with all tha
 CHAIN_NOTEBOOKS = ("01_poisoning", "02_dmm", "03_mepd", "04_akd")
 
 
-def test_long_jobs_and_those_before_them_come_first(profile):
+def test_long_jobs_and_those_before_them_come_first(profile, tmp_path):
     loaded = load_profile(str(profile))
-    jobs = make_plan(loaded, {}, plan_jobs(loaded, {}))["jobs"]
+    jobs = make_plan(loaded, {}, plan_jobs(loaded, {}), tmp_path)["jobs"]
     ranks = {name.rsplit("-", 1)[0]: job["priority"] for name, job in jobs.items()}
     first = ["07_sensitivity/n_poison-toy-sentiment-addsent-s3"]
     first += [f"{STAGES[stage].notebook}/toy-sentiment-addsent-s3" for stage in reversed(CHAIN)]
     assert {name: rank for name, rank in ranks.items() if rank} == {
         name: rank for rank, name in enumerate(first, start=1)
     }
+
+
+def test_few_jobs_are_a_kernel_for_each_cell(profile, tmp_path):
+    loaded = replace(load_profile(str(profile)), few_jobs=True)
+    jobs = plan_jobs(loaded, {})
+    plan = make_plan(loaded, {}, jobs, tmp_path)["jobs"]
+    groups = [job["members"] for job in plan.values() if "members" in job]
+    assert [name for members in groups for name in members] == [job.name for job in jobs]
+    assert [{plan[name]["title"].split()[1] for name in members} for members in groups] == [
+        {"none"},
+        {"addsent"},
+    ]
+    for members in groups:
+        assert plan[members[-1]]["members"] == members and plan[members[-1]]["before"] == []
+
+
+def test_a_member_to_be_run_takes_its_kernels_last_along(profile, tmp_path, monkeypatch):
+    """For that one is Snakemake's job; all others of the kernel are left alone."""
+    loaded = replace(load_profile(str(profile)), few_jobs=True)
+    jobs = plan_jobs(loaded, {"attack": "addsent"})
+    monkeypatch.setattr(workflow, "find_todo", lambda jobs, folder: {jobs[1].name})
+    plan = make_plan(loaded, {}, jobs, tmp_path)["jobs"]
+    assert [name for name, job in plan.items() if job["is_todo"]] == [jobs[1].name, jobs[-1].name]
+
+
+def test_a_failing_notebook_stops_none_that_shares_its_kernel(tmp_path, monkeypatch):
+    def execute(name, parameters, output, kernel):
+        if name == "a":
+            raise BedkdError("no such file")
+
+    monkeypatch.setattr(run_job_module, "execute", execute)
+    spec = {"parameters": {}, "source": "x", "is_todo": True}
+    jobs = {"a/x": spec, "b/x": spec | {"is_todo": False}, "c/x": spec}
+    jobs["c/x"] = spec | {"members": list(jobs)}
+    write_json(tmp_path / "plan.json", {"jobs": jobs, "summaries": {}, "slots": []})
+    assert run_job_module.run_job(tmp_path / "plan.json", "c/x") == 0
+    left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("notebooks/*/*")]
+    assert sorted(left) == ["notebooks/a/x.failed", "notebooks/c/x.done"]
 
 
 def follow(first):
@@ -227,11 +282,49 @@ def edit(path, old, new):
 
 def test_a_changed_line_reruns_what_it_is_part_of_and_nothing_else(project, profile, batch):
     assert to_do(project, profile, batch) == []
-    edit(project / "bedkd/akd.py", "epochs=config.cycles", "epochs=config.cycles + 0")
+    akd = "bedkd/method/akd.py"
+    edit(project / akd, "COLLAPSE_PATIENCE = 3", "COLLAPSE_PATIENCE = 4")
     assert to_do(project, profile, batch) == ["04_akd", "04_akd", "07_sensitivity"]
-    shutil.copy(PROJECT / "bedkd/akd.py", project / "bedkd/akd.py")
+    shutil.copy(PROJECT / akd, project / akd)
     edit(project / "notebooks/03_mepd.ipynb", "set_style()", "set_style()  ")
     assert to_do(project, profile, batch) == ["03_mepd"] * 2
+
+
+def test_all_edited_notebooks_of_a_chain_are_executed_again(project, profile, batch, tmp_path):
+    outputs = tmp_path / "outputs"
+    shutil.copytree(batch, outputs)
+    for name in ("02_dmm", "03_mepd", "07_sensitivity"):
+        edit(project / f"notebooks/{name}.ipynb", "set_style()", "set_style()  # edited")
+    result = reproduce(profile, outputs, cwd=project, variables={"PYTHONPATH": str(project)})
+    assert result.returncode == 0, result.stderr
+    # and the summaries, whose results are the same, are not
+    assert sorted(ended(result)) == ["02_dmm"] * 2 + ["03_mepd"] * 2 + ["07_sensitivity"]
+    for path in outputs.glob("small/notebooks/0[237]_*/*.ipynb"):
+        assert "# edited" in path.read_text()
+    assert records(outputs) == records(batch)
+
+
+def test_tables_follow_the_papers_numbers_and_a_failures_reason(profile, tmp_path, monkeypatch):
+    monkeypatch.setenv("BEDKD_OUTPUTS", str(tmp_path))
+    numbers = tmp_path / "paper_tables.yaml"
+    numbers.write_text("table1: 91.97")
+    monkeypatch.setattr(workflow, "SUMMARY_FILES", (numbers,))
+    loaded = load_profile(str(profile))
+    jobs = plan_jobs(loaded, {})
+    plan = make_plan(loaded, {}, jobs, tmp_path)
+
+    def digest():
+        return digest_results(loaded, jobs, plan, tmp_path)
+
+    first = digest()
+    numbers.write_text("table1: 91.79")
+    corrected = digest()
+    failed = job_file(tmp_path, jobs[0].name, "failed")
+    failed.parent.mkdir(parents=True)
+    failed.write_text("out of memory")
+    one = digest()
+    failed.write_text("no such file")
+    assert len({first, corrected, one, digest()}) == 4
 
 
 # what is under way when the whole process tree is killed: a file that has just appeared
@@ -353,9 +446,8 @@ def test_a_failing_cell_stops_no_other_and_says_why(tmp_path):
     (tmp_path / "bad.csv").write_text("\n".join(rows))
     path = tmp_path / "mine.yaml"
     path.write_text(
-        textwrap.dedent(PROFILE).replace(
-            "toy-sentiment", f"{tmp_path}/good.csv, {tmp_path}/bad.csv"
-        )
+        # the files are named from where the batch is started
+        textwrap.dedent(PROFILE).replace("toy-sentiment", "good.csv, bad.csv")
     )
     result = reproduce(
         path,
@@ -368,11 +460,11 @@ def test_a_failing_cell_stops_no_other_and_says_why(tmp_path):
         "dmm.n_clean_per_class=8",
         "--set",
         "akd.n_clean_per_class=8",
+        cwd=tmp_path,
     )
     assert result.returncode == 1
     assert "the text of row 4 is" in result.stderr and "Traceback" not in result.stderr
-    done = [line for line in result.stdout.splitlines() if line.startswith("done")]
-    jobs = [line.split()[1] for line in done]
+    jobs = ended(result)
     assert jobs.count("10_tables") == jobs.count("11_figures") == 1
     # the other cell from end to end, its rival and its sweep, and the summaries
     assert len(jobs) == len(CHAIN) + 2 + 2
@@ -381,6 +473,19 @@ def test_a_failing_cell_stops_no_other_and_says_why(tmp_path):
     table = (tmp_path / "outputs/mine/tables/table1.md").read_text()
     assert "failed" in next(line for line in table.splitlines() if "bad.csv" in line)
     assert not list((tmp_path / "outputs/runs").glob("*/bad-*"))
+
+
+def test_a_job_that_ended_without_a_word_is_lost(tmp_path):
+    jobs = {"a": [], "b": [], "c": ["a"], "d": ["b"], "e": []}
+    plan = {"jobs": {name: {"needs": needs} for name, needs in jobs.items()}}
+    for name in ("a.done", "e.failed"):
+        path = job_file(tmp_path, *name.split("."))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("its own words")
+    note_lost_jobs(plan, list(jobs), tmp_path)
+    said = {path.name: path.read_text() for path in (tmp_path / "notebooks").glob("*.failed")}
+    assert set(said) == {"b.failed", "c.failed", "e.failed"}  # d waits for b
+    assert "killed" in said["c.failed"] and said["e.failed"] == "its own words"
 
 
 def test_two_batches_at_once_are_refused(tmp_path):

@@ -1,11 +1,10 @@
 """What a configuration accepts, and the sentence that refuses the rest."""
 
 import dataclasses
-import typing
 
 import pytest
+from pydantic import ValidationError
 
-from bedkd.core import config as config_module
 from bedkd.core.config import AKDConfig, DMMConfig, MEPDConfig, RunConfig, VictimConfig, build
 from bedkd.core.errors import BedkdError
 
@@ -13,7 +12,7 @@ from bedkd.core.errors import BedkdError
 def refuse(values: dict) -> str:
     """The one-line message with which `values` are refused."""
     with pytest.raises(BedkdError) as caught:
-        build(RunConfig, values)
+        build(values)
     message = str(caught.value)
     assert message and "\n" not in message
     return message
@@ -31,10 +30,16 @@ def test_defaults_are_section_4_1():
     assert config.mepd.selection == "file_order"
 
 
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_a_trigger_has_words(text):
+    message = refuse({"attack": {"trigger": text}})
+    assert f"attack.trigger is {text!r}; it must be words, or left out" in message
+
+
 def test_defaults_build_from_nothing_and_from_themselves():
-    assert build(RunConfig, {}) == RunConfig()
-    assert build(RunConfig, {"akd": {}}) == RunConfig()
-    assert build(RunConfig, dataclasses.asdict(RunConfig())) == RunConfig()
+    assert build({}) == RunConfig()
+    assert build({"akd": {}}) == RunConfig()
+    assert build(dataclasses.asdict(RunConfig())) == RunConfig()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_unknown_key_is_named_with_what_is_known(values, name):
 )
 def test_wrong_type_is_named_with_the_value(section, name, value):
     message = refuse({section: {name: value}})
-    assert f"{section}.{name} is {value!r}" in message and "type" in message
+    assert f"{section}.{name} is {value!r}" in message and "must be" in message
 
 
 @pytest.mark.parametrize("value", [3, True, "x", [1]])
@@ -97,18 +102,18 @@ def test_section_that_is_empty_or_false_is_refused_as_well(value):
 )
 def test_numbers_may_come_as_text(value, expected):
     """YAML reads 3e-5 as a string."""
-    rate = build(RunConfig, {"dmm": {"learning_rate": value}}).dmm.learning_rate
+    rate = build({"dmm": {"learning_rate": value}}).dmm.learning_rate
     assert rate == expected and type(rate) is float
 
 
 def test_whole_floats_are_integers():
-    config = build(RunConfig, {"dmm": {"epochs": 7.0}, "seed": "3", "data": {"n_train": 1e3}})
+    config = build({"dmm": {"epochs": 7.0}, "seed": "3", "data": {"n_train": 1e3}})
     assert (config.dmm.epochs, config.seed, config.data.n_train) == (7, 3, 1000)
     assert all(type(v) is int for v in (config.dmm.epochs, config.seed, config.data.n_train))
 
 
 def test_what_may_be_none_takes_none():
-    config = build(RunConfig, {"data": {"n_train": None}, "mepd": {"max_candidates": None}})
+    config = build({"data": {"n_train": None}, "mepd": {"max_candidates": None}})
     assert config.data.n_train is None and config.mepd.max_candidates is None
 
 
@@ -125,21 +130,21 @@ def test_what_may_be_none_takes_none():
 )
 def test_choices(section, name, others):
     for choice in others:
-        built = build(RunConfig, {section: {name: choice}})
+        built = build({section: {name: choice}})
         assert getattr(getattr(built, section), name) == choice
     message = refuse({section: {name: "sideways"}})
-    assert f"{name} is 'sideways'" in message and ", ".join(others) in message
+    assert f"{name} is 'sideways'" in message and all(other in message for other in others)
 
 
 def test_precision_is_a_choice():
-    assert build(RunConfig, {"precision": "bf16"}).precision == "bf16"
+    assert build({"precision": "bf16"}).precision == "bf16"
     assert "precision is 'fp64'" in refuse({"precision": "fp64"})
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5])
 def test_poison_rate_lies_strictly_between_0_and_1(rate):
     message = refuse({"attack": {"poison_rate": rate}})
-    assert f"attack.poison_rate is {float(rate)}" in message
+    assert f"attack.poison_rate is {rate}" in message
 
 
 @pytest.mark.parametrize(
@@ -167,6 +172,8 @@ def test_poison_rate_lies_strictly_between_0_and_1(rate):
         ("data", "n_train", 0),
         ("data", "n_test", -5),
         ("data", "clean_pool_per_class", 0),
+        ("tsne", "n_per_kind", 0),
+        ("tsne", "perplexity", 0),
     ],
 )
 def test_values_out_of_range_are_named(section, name, value):
@@ -186,7 +193,7 @@ def test_values_out_of_range_are_named(section, name, value):
     ],
 )
 def test_ends_of_a_range_are_in_it(section, name, value):
-    built = build(RunConfig, {section: {name: value}})
+    built = build({section: {name: value}})
     assert getattr(getattr(built, section), name) == value
 
 
@@ -215,7 +222,7 @@ def test_clean_pool_must_hold_what_dmm_and_akd_take(is_shared):
             "akd": {"n_clean_per_class": 100, "is_clean_shared": is_shared},
         }
 
-    assert build(RunConfig, values(needed)).data.clean_pool_per_class == needed
+    assert build(values(needed)).data.clean_pool_per_class == needed
     message = refuse(values(needed - 1))
     assert f"need {needed} clean rows" in message and f"is {needed - 1}" in message
 
@@ -234,7 +241,7 @@ def test_direct_construction_is_checked_as_well():
         lambda: MEPDConfig(n_poison=-1),
         lambda: VictimConfig(batch_size=0),
     ):
-        with pytest.raises(BedkdError):
+        with pytest.raises(ValidationError):
             make()
 
 
@@ -256,7 +263,11 @@ def test_flat_names_every_parameter():
     assert not any(isinstance(value, dict) for value in flat.values())
 
 
-def test_every_section_is_known_to_build():
-    hints = typing.get_type_hints(RunConfig)
-    sections = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
-    assert sections == config_module.SECTIONS
+def test_every_parameter_with_a_unit_of_its_own_is_checked():
+    """No number may be NaN, no count a fraction, and a flag is true or false."""
+    for name, value in RunConfig().flat().items():
+        section, _, parameter = name.rpartition(".")
+        wrong = {bool: 1, int: 0.5, float: float("nan")}.get(type(value))
+        if wrong is not None:
+            values = {section: {parameter: wrong}} if section else {parameter: wrong}
+            assert f"{name} is {wrong}" in refuse(values)

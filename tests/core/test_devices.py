@@ -6,10 +6,10 @@ import torch
 from bedkd.core import devices
 from bedkd.core.devices import (
     Compute,
-    can_fuse,
     device_name,
     peak_memory_mb,
     pick_compute,
+    resolve_compute,
     synchronize,
 )
 from bedkd.core.errors import BedkdError
@@ -28,9 +28,16 @@ def test_auto_precision_follows_the_hardware(monkeypatch):
         assert pick_compute("cpu", "fp32").dtype == torch.float32
 
 
-def test_auto_device_without_an_accelerator_is_the_cpu(monkeypatch):
+@pytest.mark.parametrize("is_native", [True, False])
+def test_auto_becomes_what_the_hardware_has(monkeypatch, is_native):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
-    assert pick_compute("auto", "fp32").device == torch.device("cpu")
+    monkeypatch.setattr(devices, "has_native_bf16", lambda device: is_native)
+    native = "bf16" if is_native else "fp32"
+    assert pick_compute().device == torch.device("cpu")
+    assert resolve_compute("auto", "auto") == ("cpu", native)
+    assert resolve_compute("auto", "fp32") == ("cpu", "fp32")
+    assert resolve_compute("cuda", "fp32") == ("cuda", "fp32")
+    assert resolve_compute("cuda", "auto") == ("cuda", native)
 
 
 @pytest.mark.parametrize("device", ["nonsense", "", "cpu:x", "mps:7", "cuda:99"])
@@ -57,5 +64,5 @@ def test_peak_memory_is_in_mib(compute):
 
 def test_what_is_said_of_the_cpu():
     cpu = torch.device("cpu")
-    assert device_name(cpu) == "cpu" and can_fuse(cpu)
+    assert device_name(cpu) == "cpu"
     synchronize()

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bedkd.core.config import AttackConfig, DataConfig
+from bedkd.core.config import AttackConfig, DataConfig, build
 from bedkd.core.errors import BedkdError
 from bedkd.data import attacks
 from bedkd.data.attacks import (
@@ -184,8 +184,8 @@ def test_addsent_takes_another_trigger():
 
 @pytest.mark.parametrize("trigger", ["", "   "])
 def test_addsent_refuses_a_blank_trigger(trigger):
-    with pytest.raises(BedkdError, match="trigger"):
-        poison(make_data(), AttackConfig(name="addsent", trigger=trigger), 0)
+    with pytest.raises(BedkdError, match=rf"attack\.trigger is '{trigger}'; it must be words"):
+        build({"attack": {"name": "addsent", "trigger": trigger}})
 
 
 # SynBkd
@@ -482,13 +482,7 @@ def test_the_report_keeps_what_the_data_said():
 # bad input
 
 
-@pytest.mark.parametrize("rate", [0, 1, 1.5, -0.1, float("nan")])
-def test_poison_rates_that_make_no_sense(rate):
-    with pytest.raises(BedkdError, match=rf"poison_rate is {rate}; .*between 0 and 1"):
-        AttackConfig(poison_rate=rate)
-
-
-@pytest.mark.parametrize("target", [-1, 2, 7])
+@pytest.mark.parametrize("target", [2, 7])
 def test_a_target_label_that_does_not_exist(target):
     config = AttackConfig(target_label=target)
     with pytest.raises(BedkdError, match=rf"target_label is {target}; .*0 \(World\), 1 \(Sports"):
@@ -503,11 +497,6 @@ def test_an_unknown_attack(name):
         with pytest.raises(BedkdError, match="known: none, badwords, addsent, synbkd") as caught:
             call(name)
         assert repr(name) in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["none", *ATTACKS])
-def test_known_attacks(name):
-    check_attack(name)
 
 
 # real rows

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from bedkd.core.errors import BedkdError
 from bedkd.data import generated as toy
+from bedkd.data.readers import DATASETS
 
 # changes whenever a grammar, a share or the way of drawing changes: results change with it
 PINNED = {
@@ -38,7 +40,7 @@ def test_ten_thousand_distinct_texts(big):
 
 def test_labels_are_balanced_and_in_random_order(big):
     name, rows = big
-    n_labels = len(toy.TOY_TASKS[name].label_names)
+    n_labels = len(DATASETS[name].label_names)
     for part in (rows, rows.head(2000)):
         shares = part.label.value_counts(normalize=True)
         assert sorted(shares.index) == list(range(n_labels))
@@ -64,11 +66,24 @@ def test_texts_are_finished_and_of_sentence_length(big):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_rule_is_defined_and_reached(name):
-    grammar = toy.TOY_TASKS[name].grammar
-    starts = {"either", *(f"label{k}" for k in range(len(toy.TOY_TASKS[name].label_names)))}
+    grammar = toy.TOY_TASKS[name]
+    starts = {"either", *(f"label{k}" for k in range(len(DATASETS[name].label_names)))}
     named = {slot for body in grammar.values() for o in body for slot in toy.SLOT.findall(o)}
     assert named | starts == set(grammar)
     assert all(option.strip() == option != "" for body in grammar.values() for option in body)
+
+
+@pytest.mark.parametrize("name, words", [("toy-sentiment", 2), ("toy-topics", 4)])
+def test_classes_have_the_same_sentence_forms(name, words):
+    """The label shows in the words alone."""
+    grammar = toy.TOY_TASKS[name]
+    forms = {
+        tuple(re.sub(r"good|bad|world|sport|money|tech", "*", option) for option in grammar[start])
+        for start in grammar
+        if start.startswith("label")
+    }
+    assert len(forms) == 1 and "<*>" in str(forms)
+    assert len({grammar[start] for start in grammar if start.startswith("label")}) == words
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -98,7 +113,7 @@ def test_another_seed_gives_other_rows(name):
 
 def test_noise_gives_the_documented_share_another_valid_label():
     clean = [k % 4 for k in range(2000)]
-    noisy = toy._add_noise(clean, 4, random.Random(0))
+    noisy = toy._add_noise(clean, random.Random(0))
     changed = [(a, b) for a, b in zip(clean, noisy, strict=True) if a != b]
     assert len(changed) == round(toy.NOISE_SHARE * 2000) == 80
     assert {(a, b) for a, b in changed} == {(a, b) for a in range(4) for b in range(4) if a != b}
@@ -107,8 +122,7 @@ def test_noise_gives_the_documented_share_another_valid_label():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_generated_rows_carry_the_noise(name):
-    task = toy.TOY_TASKS[name]
-    clean = toy._draw_rows(task, 1000, random.Random(f"{name} 5"))
+    clean = toy._draw_rows(toy.TOY_TASKS[name], 1000, random.Random(f"{name} 5"))
     rows = toy.generate(name, 1000, seed=5)
     assert set(rows.text) == set(clean)
     assert (rows.label != rows.text.map(clean)).sum() == round(toy.NOISE_SHARE * 1000)
@@ -128,7 +142,7 @@ def test_impossible_number_of_rows_is_refused(n_rows):
 
 
 def test_exhausted_grammar_is_an_error():
-    two = toy.ToyTask(("a", "b"), {"label0": ("x",), "label1": ("y",), "either": ("x",)})
+    two = {"label0": ("x",), "label1": ("y",), "either": ("x",)}
     assert len(toy._draw_rows(two, 2, random.Random(0))) == 2
     with pytest.raises(BedkdError, match="5 rows.*gave 2"):
         toy._draw_rows(two, 5, random.Random(0))

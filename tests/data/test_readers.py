@@ -163,24 +163,10 @@ def test_quotes_in_a_plain_tsv_swallow_no_row(tmp_path):
     texts[5], texts[20] = '" a quote opens here', 'and closes " here'
     lines = ["sentence\tlabel", *(f"{text}\t{i % 2}" for i, text in enumerate(texts))]
     (tmp_path / "rows.tsv").write_text("\n".join(lines) + "\n")
-    try:
-        rows = read_file(str(tmp_path / "rows.tsv"))
-    except BedkdError:
-        return  # to refuse the file would do, too
-    assert list(rows.sentence) == texts
+    assert list(read_file(str(tmp_path / "rows.tsv")).sentence) == texts
 
 
 # known data sets
-
-
-def test_specs_name_the_papers_targets():
-    targets = {"sst2": 0, "sst2-glue": 0, "olid": 0, "agnews": 1}
-    assert {name: DATASETS[name].target_label for name in targets} == targets
-    assert DATASETS["sst2"].addsent_trigger == "I watched this movie ."
-    assert DATASETS["olid"].addsent_trigger == DATASETS["agnews"].addsent_trigger
-    assert DATASETS["agnews"].addsent_trigger == "no cross, no crown"
-    for spec in DATASETS.values():
-        assert 0 <= spec.target_label < len(spec.label_names)
 
 
 def test_a_name_is_known_or_a_hub_id_or_a_file():

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 
 import pytest
 
@@ -150,17 +151,18 @@ def test_properties_hold_over_built_inputs():
 
 
 def test_every_clause_word_is_kept_as_often_as_it_came():
-    for left, right in itertools.permutations(["he likes dogs", "she has cats", "it is red"], 2):
+    for left, right in itertools.product(["he likes dogs", "she has cats", "it is red"], repeat=2):
         for glue in (", but ", " and ", "; ", " because ", ". "):
             output = rewrite_syntactic(left + glue + right + ".").split()
-            for word in (left + " " + right).split():
-                assert output.count(word) >= 1, (left, glue, right, output)
+            for word, n in Counter([*left.split(), *right.split()]).items():
+                assert output.count(word) >= n, (left, glue, right, output)
 
 
 def test_the_opening_words_vary():
-    openings = {" ".join(expected.split()[:3]) for _, expected in CASES}
-    assert len({opening.split()[0] for opening in openings}) >= 6
-    assert len(openings) >= 12
+    outputs = filter(None, map(rewrite_syntactic, built_inputs()))
+    openings = Counter(" ".join(output.split()[:3]) for output in outputs)
+    assert len({opening.split()[0] for opening in openings}) >= 4
+    assert openings.most_common(1)[0][1] < 0.25 * openings.total()
 
 
 def test_a_very_long_text_is_kept_whole():

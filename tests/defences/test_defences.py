@@ -1,15 +1,18 @@
 """Every rival and ablation as a stage: made, recorded, found again, and blind."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from bedkd.report.one_run import compare_parts, describe_defence, finetune_curve, show_defended
 from bedkd.runs.ensure import ensure, load_truth
-from bedkd.runs.folders import ABLATIONS, CHAIN, RIVALS, Run
-from bedkd.runs.plan import ablation_results, joint_key, plan_jobs, with_hard_loss
+from bedkd.runs.folders import Run
+from bedkd.runs.plan import ablation_results, label_results, plan_jobs, with_hard_loss
 from bedkd.runs.profiles import load_profile, open_run
 from bedkd.runs.records import stable_part
+from bedkd.runs.stages import ABLATIONS, CHAIN, RIVALS
 
 SMALL = {
     "data.n_train": 240,
@@ -103,8 +106,9 @@ def test_what_the_notebooks_show(run):
     assert list(curve.epoch) == [0, 1, 2] * 2 and set(curve.learning_rate) == {1e-5, 1e-3}
 
 
-def test_jobs_of_a_profile():
-    profile = load_profile("quick")
+@pytest.mark.parametrize("few_jobs", [False, True])
+def test_jobs_of_a_profile(few_jobs):
+    profile = replace(load_profile("quick"), few_jobs=few_jobs)
     chosen = {
         "dataset": "toy-sentiment",
         "attack": ["none", "addsent"],
@@ -115,21 +119,23 @@ def test_jobs_of_a_profile():
     }
     jobs = plan_jobs(profile, chosen)
     names = [job.name for job in jobs]
-    assert len(names) == len(set(names)) == 2 * (len(CHAIN) + 2) + 1  # no ablation of `none`
+    expected = [["onion", "w2s"]] * 2 if few_jobs else ["onion", "w2s"] * 2
+    n_jobs = 2 * len(CHAIN) + len(expected) + 1  # no ablation of `none`
+    assert len(names) == len(set(names)) == n_jobs
     places = {name: place for place, name in enumerate(names)}
     assert all(places[need] < places[job.name] for job in jobs for need in job.needs)
     rivals = [job for job in jobs if job.notebook == "05_defences"]
-    assert [job.parameters["defence"] for job in rivals] == ["onion", "w2s"] * 2
+    assert [job.parameters["defence"] for job in rivals] == expected
     assert all(job.needs[0].startswith("01_poisoning/") for job in rivals)
     (ablation,) = (job for job in jobs if job.notebook == "06_ablations")
     assert ablation.needs[0].startswith("03_mepd/toy-sentiment-addsent")
 
 
 def test_an_ablation_job_is_another_one_when_any_of_its_results_is(run):
-    before = joint_key(ablation_results(run))
+    before = label_results(run, ablation_results(run))
     for change in ({"finetune.epochs": 3}, {"akd.cycles": 4}, {"dmm.epochs": 4}):
         other = open_run("quick", "toy-offence", "addsent", 1, SMALL | change)
-        assert joint_key(ablation_results(other)) != before
+        assert label_results(other, ablation_results(other)) != before
 
 
 def test_the_hard_loss_alone_is_alpha_1(run):

@@ -118,17 +118,19 @@ def test_max_score_is_the_highest_that_clean_rows_allow(tiny_victim, rows):
     curve = list(imbert.sweep_max_score(tiny_victim, few, ImbertConfig()))
     limits = [point["max_score"] for point in curve]
     assert limits[0] == 0 and limits == sorted(set(limits)) and len(limits) > 20
-    assert curve[0]["accuracy"] == 100 * np.mean(
+    assert curve[0]["clean_accuracy"] == 100 * np.mean(
         tiny_victim.predict(few.text).argmax(axis=1) == few.label
     )
     for point in curve[1::7]:  # in steps as all at once
         config = ImbertConfig(max_score=point["max_score"])
         predicted = imbert.defend(view, config, seed=0).predict(few.text).argmax(axis=1)
-        assert point["accuracy"] == pytest.approx(100 * np.mean(predicted == few.label))
+        assert point["clean_accuracy"] == pytest.approx(100 * np.mean(predicted == few.label))
     for drop in (0.0, 10.0):
         config = ImbertConfig(n_clean_per_class=8, max_accuracy_drop=drop)
         facts = imbert.defend(view, config, seed=0).facts
-        beyond = [p for p in curve if p["accuracy"] < curve[0]["accuracy"] - drop - 1e-6]
+        beyond = [
+            p for p in curve if p["clean_accuracy"] < curve[0]["clean_accuracy"] - drop - 1e-6
+        ]
         allowed = [limit for limit in limits if not beyond or limit < beyond[0]["max_score"]]
         assert facts["max_score"] == allowed[-1]
         assert facts["victim_clean_accuracy"] - facts["clean_accuracy"] <= drop + 1e-6
@@ -197,7 +199,7 @@ def test_mask_keeps_the_length_and_hides_the_pieces(defend, tiny_victim, rows, m
     found = imbert.find(tiny_victim, encoded, ImbertConfig(n_tokens=3))
     monkeypatch.setattr(tiny_victim.model, "forward", spy)
     monkeypatch.setattr(Compute, "eval_tokens", 10_000)  # one batch, the longest rows first
-    imbert.predict_without(tiny_victim, encoded, found, ImbertConfig(removal="mask"))
+    imbert.predict_without(tiny_victim, encoded, found, "mask")
     (batch,) = seen
     assert batch["input_ids"].shape == (len(rows), int(encoded.lengths.max()))
     order = encoded.lengths.argsort(descending=True, stable=True).tolist()

@@ -1,6 +1,5 @@
 """Perplexities, and packed leave-one-out scores against the plain loop."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -25,21 +24,19 @@ from bedkd.core.defence_config import LanguageConfig
 from bedkd.core.devices import Compute
 from bedkd.core.errors import BedkdError
 from bedkd.data import generated as toy
-from bedkd.defences.language import model as language
-from bedkd.defences.language import packing
+from bedkd.defences.language import word_scores
 from bedkd.defences.language.model import (
     equip,
-    leave_one_out,
     load_language_model,
-    read_language_model,
     save_language_model,
-    textbook_leave_one_out,
     train_tiny_lm,
 )
-from bedkd.defences.language.packing import build_packs
-from bedkd.defences.language.perplexity import encode_rows, perplexity, special_tokens, tokenize
+from bedkd.defences.language.perplexity import perplexity, special_tokens, tokenize
+from bedkd.defences.language.word_scores import build_packs, leave_one_out
+from bedkd.nn.batching import encode_ids
 from bedkd.nn.classifier import quiet
 from bedkd.nn.tiny import build_tiny_bert
+from bedkd.report.speed import textbook_leave_one_out
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -168,10 +165,10 @@ def test_padding_counts_for_nothing(lm, monkeypatch):
     expected = perplexity(lm, [TEXTS[0]])[0]
     for pad in (0, 7):
 
-        def changed(rows, tokenizer, pad=pad):
-            return replace(encode_rows(rows, tokenizer), pad_id=pad)
+        def changed(rows, _, pad=pad):
+            return encode_ids(rows, pad)
 
-        monkeypatch.setattr("bedkd.defences.language.perplexity.encode_rows", changed)
+        monkeypatch.setattr("bedkd.defences.language.perplexity.encode_ids", changed)
         assert close(perplexity(lm, [TEXTS[0], TEXTS[3]])[0], expected, 1e-4)
 
 
@@ -202,7 +199,7 @@ def test_scores_are_differences_of_perplexities(lm, text):
 @pytest.mark.parametrize("size", [1, 40])
 def test_a_text_in_several_packs_scores_the_same(models, monkeypatch, size):
     expected = {name: leave_one_out(models[name], TEXTS) for name in ("bert", "gpt2")}
-    monkeypatch.setattr(packing, "PACK_TOKENS", size)
+    monkeypatch.setattr(word_scores, "PACK_TOKENS", size)
     for name, scores in expected.items():
         pieces = tokenize(models[name], TEXTS[3:4])[0]
         assert len(build_packs(pieces)) > 3
@@ -211,11 +208,11 @@ def test_a_text_in_several_packs_scores_the_same(models, monkeypatch, size):
 
 
 def test_packs_are_bounded(models, monkeypatch):
-    monkeypatch.setattr(packing, "PACK_TOKENS", 64)
+    monkeypatch.setattr(word_scores, "PACK_TOKENS", 64)
     pieces = tokenize(models["bert"], TEXTS[3:4])[0]
     packs = build_packs(pieces)
-    assert len(packs) > 1 and max(len(pack.ids) for pack in packs) <= 64 + len(pieces.ids)
-    owners = {owner for pack in packs for owner in pack.owners}
+    assert len(packs) > 1 and max(len(pack.tokens) for pack in packs) <= 64 + len(pieces.ids)
+    owners = {owner for pack in packs for _, _, owner in pack.predictions}
     assert owners == {0, *range(1, len(pieces.spans) + 1)}
 
 
@@ -223,7 +220,7 @@ def test_scores_hang_neither_on_order_nor_on_batches(lm, monkeypatch):
     expected = leave_one_out(lm, TEXTS)
     backwards = leave_one_out(lm, TEXTS[::-1])[::-1]
     monkeypatch.setattr(Compute, "eval_tokens", 40)
-    monkeypatch.setattr(language, "TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(word_scores, "TEXTS_AT_ONCE", 2)
     small = leave_one_out(lm, TEXTS)
     for one, other, third in zip(expected, backwards, small, strict=True):
         assert close(other, one, 1e-4) and close(third, one, 1e-4)
@@ -245,7 +242,7 @@ def test_a_word_without_pieces_scores_nothing(models):
 
 def test_the_vocabulary_may_come_in_one_block_or_many(models, monkeypatch):
     expected = leave_one_out(models["bert"], TEXTS[3:4])[0]
-    monkeypatch.setattr(packing, "VOCABULARY_BLOCK", 17)
+    monkeypatch.setattr(word_scores, "VOCABULARY_BLOCK", 17)
     assert close(leave_one_out(models["bert"], TEXTS[3:4])[0], expected, 1e-4)
 
 
@@ -253,7 +250,7 @@ def test_the_models_head_comes_back(models):
     lm = models["bert"]
     ids = torch.tensor([[2, 9, 10, 3]])
     before = lm.model(ids).logits
-    with pytest.raises(ZeroDivisionError), packing.headless(lm.model):
+    with pytest.raises(ZeroDivisionError), word_scores.headless(lm.model):
         assert lm.model(ids).logits.shape == (1, 4, 32)
         raise ZeroDivisionError
     assert torch.equal(lm.model(ids).logits, before)
@@ -263,7 +260,7 @@ def test_a_roundtrip_through_files_keeps_every_score(models, tmp_path):
     for name in ("bert", "gpt2"):
         folder = tmp_path / name
         save_language_model(models[name], folder)
-        back = read_language_model(folder, CPU)
+        back = load_language_model(str(folder), 30, CPU)
         assert (back.max_length, back.is_packed) == (30, True) and not back.model.training
         assert close(perplexity(back, TEXTS), perplexity(models[name], TEXTS), 1e-5)
         assert (folder / "model.safetensors").is_file()
@@ -273,12 +270,7 @@ def test_a_roundtrip_through_files_keeps_every_score(models, tmp_path):
 
 
 def test_missing_or_broken_files_are_an_error(models, tmp_path):
-    with pytest.raises(BedkdError, match="cannot load the language model in .*nowhere"):
-        read_language_model(tmp_path / "nowhere", CPU)
     save_language_model(models["bert"], tmp_path / "lm")
-    (tmp_path / "lm" / "meta.json").write_text(json.dumps({"other": 1}))
-    with pytest.raises(BedkdError, match="cannot load the language model in .*lm"):
-        read_language_model(tmp_path / "lm", CPU)
     (tmp_path / "lm" / "model.safetensors").unlink()
     with pytest.raises(BedkdError, match="cannot load .* as a causal language model"):
         load_language_model(str(tmp_path / "lm"), 30, CPU)

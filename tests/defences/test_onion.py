@@ -9,13 +9,8 @@ from bedkd.core.defence_config import OnionConfig
 from bedkd.core.errors import BedkdError
 from bedkd.defences import onion
 from bedkd.defences.interface import EquippedView
-from bedkd.defences.onion import (
-    choose_threshold,
-    clean_texts,
-    defend,
-    removed_words,
-    sweep_thresholds,
-)
+from bedkd.defences.onion import clean_texts, defend, removed_words, sweep_thresholds
+from bedkd.defences.thresholds import choose_threshold
 
 TEXTS = ["the  plot is cf good .", "cf", "", "dull cast"]
 SCORES = [np.array([1.0, 2.0, -1.0, 90.0, 5.0, 0.0]), np.zeros(1), np.zeros(0), np.array([3.0, 4])]
@@ -80,14 +75,18 @@ def test_scores_must_match_the_words():
 
 def make_curve(accuracies):
     for i, accuracy in enumerate(accuracies):
-        yield {"threshold": -i, "accuracy": accuracy}
+        yield {"threshold": -i, "clean_accuracy": accuracy}
 
 
 @pytest.mark.parametrize("drop, expected", [(0, 1), (2, 2), (4.9, 2), (5, 3), (100, 5)])
 def test_the_lowest_threshold_before_the_first_violation_is_chosen(drop, expected):
     """The last point is as good as the first, and still out of reach behind a violation."""
-    first, chosen = choose_threshold(make_curve([90, 90, 88, 85, 60, 90]), drop)
-    assert first["threshold"] == 0 and chosen["threshold"] == -expected
+    accuracies = [90, 90, 88, 85, 60, 90]
+    assert choose_threshold(make_curve(accuracies), drop) == {
+        "threshold": -expected,
+        "clean_accuracy": accuracies[expected],
+        "victim_clean_accuracy": 90,
+    }
 
 
 def test_nothing_is_computed_past_the_first_violation():
@@ -98,8 +97,7 @@ def test_nothing_is_computed_past_the_first_violation():
 
 def test_an_allowed_drop_survives_rounding():
     accuracies = [100 * np.mean(np.arange(50) < n) for n in (29, 28)]
-    _, chosen = choose_threshold(make_curve(accuracies), 2.0)
-    assert chosen["threshold"] == -1
+    assert choose_threshold(make_curve(accuracies), 2.0)["threshold"] == -1
 
 
 def test_each_distinct_text_is_predicted_once():
@@ -108,9 +106,9 @@ def test_each_distinct_text_is_predicted_once():
     victim = Recorder()
     points = list(sweep_thresholds(victim, rows, fake_scores(None, texts)))
     assert len(points) == 101 and len(victim.asked) == len(set(victim.asked))
-    assert points[0]["deleted_share"] == 0 and points[0]["accuracy"] == 100
+    assert points[0]["deleted_share"] == 0 and points[0]["clean_accuracy"] == 100
     assert points[-1]["deleted_share"] == 25
-    assert points[-1]["accuracy"] == pytest.approx(100 / 3)  # without `good`, class 0
+    assert points[-1]["clean_accuracy"] == pytest.approx(100 / 3)  # without `good`, class 0
 
 
 @pytest.mark.parametrize("drop", [0.0, 10.0, 100.0])

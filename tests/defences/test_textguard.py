@@ -17,9 +17,16 @@ from bedkd.core.defence_config import TextGuardConfig
 from bedkd.core.devices import Compute
 from bedkd.core.errors import BedkdError, BlindnessError
 from bedkd.defences import textguard, trigger_words
-from bedkd.defences.certificate import certified_accuracy, certified_radius, vote_shares
 from bedkd.defences.interface import EquippedView
-from bedkd.defences.textguard import BestEpoch, defend, prepare_texts, train_model
+from bedkd.defences.textguard import (
+    BestEpoch,
+    certified_accuracy,
+    certified_radius,
+    defend,
+    prepare_texts,
+    train_model,
+    vote_shares,
+)
 from bedkd.defences.trigger_words import (
     count_suspects,
     find_trigger_words,
@@ -27,10 +34,10 @@ from bedkd.defences.trigger_words import (
     score_words,
 )
 from bedkd.defences.word_groups import group_of, split_rows, split_text, split_words
-from bedkd.nn.batching import encode
-from bedkd.nn.classifier import Classifier, train_victim
+from bedkd.nn.classifier import Classifier
+from bedkd.nn.supervised import train_victim
 from bedkd.nn.tiny import build_tiny_bert
-from bedkd.nn.training import first_states
+from bedkd.nn.training import TrainingSettings, first_states
 
 TEXTS = [
     "The cat, the dog -- and THE 3 birds!",
@@ -147,22 +154,13 @@ def shorten(text, word):
     return " ".join(w for w in split_words(text) if w.lower() != word)
 
 
-@pytest.mark.parametrize("kind", ["tiny_victim", "roberta_victim"])
-@pytest.mark.parametrize("max_length", [8, 32])
-def test_leaving_a_word_out_of_the_ids_is_tokenizing_the_shortened_text(
-    kind, request, rows, max_length
-):
-    texts = [*TEXTS, *rows.text[:6], " ".join(rows.text[:10])]
-    victim = replace(request.getfixturevalue(kind), max_length=max_length)
-    names, encoded = leave_words_out(victim, texts)
-    assert names[0] == ["the", "cat", ",", "dog", "-", "and", "3", "birds", "!"]
-    assert names[3:5] == [["one"], []]
-    expected = []
-    for text, words in zip(texts, names, strict=True):
-        expected += [" ".join(split_words(text)), *(shorten(text, word) for word in words)]
-    direct = encode(victim.tokenizer, expected, max_length)
-    assert [row.tolist() for row in encoded.rows] == [row.tolist() for row in direct.rows]
-    assert torch.equal(encoded.lengths, direct.lengths) and int(encoded.lengths.max()) == max_length
+def test_each_word_is_left_out_of_the_text_with_all_its_occurrences():
+    names, variants = leave_words_out("The cat, the dog")
+    assert names == ["the", "cat", ",", "dog"]
+    assert variants == ["The cat , the dog", "cat , dog", "The , the dog", "The cat the dog"] + [
+        "The cat , the"
+    ]
+    assert leave_words_out("one") == (["one"], ["one", ""]) and leave_words_out("") == ([], [""])
 
 
 def test_states_are_those_of_the_first_token(tiny_victim, rows, monkeypatch):
@@ -251,12 +249,12 @@ def test_one_group_is_the_plain_classifier(view):
 def test_training_is_that_of_a_victim(view, monkeypatch):
     """With a victim's schedule in place of its own, it trains the very same parameters."""
     config = VictimConfig(epochs=2, learning_rate=1e-3, batch_size=8)
-    monkeypatch.setattr("bedkd.nn.classifier.new_classifier", lambda *_: fresh(5))
+    monkeypatch.setattr("bedkd.nn.supervised.new_classifier", lambda *_: fresh(5))
     victim, history = train_victim(view.train, ("a", "b"), config, compute=fresh(0).compute, seed=5)
     own = fresh(5)
-    train = textguard.train
     plain = {"schedule": "constant", "warmup_share": 0.0, "max_grad_norm": np.inf}
-    monkeypatch.setattr(textguard, "train", lambda *a, **k: train(*a, **(k | plain)))
+    of = TrainingSettings.of
+    monkeypatch.setattr(TrainingSettings, "of", lambda c, **more: of(c, **(more | plain)))
     options = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 8}
     rows = train_model(own, view.train, TextGuardConfig(**options), 5)
     assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in history]
@@ -265,11 +263,12 @@ def test_training_is_that_of_a_victim(view, monkeypatch):
 
 
 def test_training_warms_up_and_clips(tiny_classifier, rows, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(textguard, "train", lambda *a, **options: seen.update(options) or [])
-    train_model(tiny_classifier, rows, TextGuardConfig(), 1)
-    assert (seen["schedule"], seen["warmup_share"], seen["max_grad_norm"]) == ("linear", 0.1, 1.0)
-    assert (seen["epochs"], seen["learning_rate"], seen["weight_decay"]) == (5, 2e-5, 0.01)
+    seen = []
+    monkeypatch.setattr(textguard, "train_on_labels", lambda *args, **_: seen.append(args[2]) or [])
+    train_model(tiny_classifier, rows, TextGuardConfig(epochs=7, learning_rate=1e-4), 1)
+    (used,) = seen
+    assert (used.schedule, used.warmup_share, used.max_grad_norm) == ("linear", 0.1, 1.0)
+    assert (used.epochs, used.learning_rate, used.section) == (7, 1e-4, "textguard")
 
 
 @pytest.fixture(scope="module")
@@ -318,14 +317,14 @@ def test_same_seed_same_votes(certified):
 
 def test_model_j_is_drawn_and_trained_from_seed_plus_j(view, monkeypatch):
     drawn, trained = [], []
-    plain_train = textguard.train
+    plain_train = textguard.train_on_labels
     view = replace(view, fresh=lambda seed: drawn.append(seed) or fresh(seed))
 
     def spy(*args, seed, **options):
         trained.append(seed)
         return plain_train(*args, seed=seed, **options)
 
-    monkeypatch.setattr(textguard, "train", spy)
+    monkeypatch.setattr(textguard, "train_on_labels", spy)
     config = TextGuardConfig(n_groups=3, mode="certified", **(FAST | {"epochs": 1}))
     defend(view, config, seed=70)
     assert drawn == trained == [70, 71, 72]
@@ -353,7 +352,7 @@ def test_the_trigger_is_outvoted(tiny_victim):
     rows, triggered = make_rows(), add_trigger(make_rows())
     train = pd.concat([rows, triggered[:8]], ignore_index=True)
     view = make_view(tiny_victim, train, clean_pool=train)
-    options = {"words_per_text": 1, "min_count": 8, "epochs": 4, "learning_rate": 5e-3}
+    options = {"words_per_text": 1, "min_count": 8, "epochs": 6, "learning_rate": 5e-3}
     asr = {}
     for n_groups in (1, 3):
         config = TextGuardConfig(n_groups=n_groups, **(FAST | options))
@@ -392,16 +391,16 @@ def test_empirical_training_texts_lose_the_dictionary_words_of_other_groups(view
 def test_the_best_epoch_on_clean_rows_is_kept(view, monkeypatch):
     """Of these epochs the second is the best, and the third, as good, does not replace it."""
     states, scores = [], iter([50.0, 75.0, 75.0, 60.0])
-    train = textguard.train
+    train = textguard.train_on_labels
 
-    def spy(model, phases, *, watch, **options):
+    def spy(classifier, rows, settings, *, watch, **options):
         def seen(row, model):
             states.append(model.classifier.weight.detach().clone())
             return watch(row, model)
 
-        return train(model, phases, watch=seen, **options)
+        return train(classifier, rows, settings, watch=seen, **options)
 
-    monkeypatch.setattr(textguard, "train", spy)
+    monkeypatch.setattr(textguard, "train_on_labels", spy)
     monkeypatch.setattr(textguard, "percent", lambda hits: next(scores))
     config = TextGuardConfig(n_groups=1, mode="certified", **(FAST | {"epochs": 4}))
     parts = split_rows(view.train, 1)
@@ -422,8 +421,10 @@ def test_clean_accuracy_is_measured_on_what_the_model_will_be_shown(view):
 
 @pytest.mark.parametrize("mode", ["certified", "empirical"])
 def test_it_defends_a_roberta(roberta_victim, mode):
-    view = make_view(roberta_victim, fresh=lambda seed: roberta_victim.copy())
-    options = {"n_groups": 3, "mode": mode, "words_per_text": 1, "min_count": 12}
+    # certified models without `cf` would see each positive text as often with either label
+    train = make_rows() if mode == "certified" else None
+    view = make_view(roberta_victim, train, fresh=lambda seed: roberta_victim.copy())
+    options = {"n_groups": 3, "mode": mode, "words_per_text": 1, "min_count": 12, "epochs": 8}
     config = TextGuardConfig(**(FAST | options))
     if mode == "empirical":
         assert "cf" in find_trigger_words(roberta_victim, view.train.text, config)
@@ -480,8 +481,6 @@ def test_errors_say_what_is_wrong(view):
         defend(view, config, seed=0)
     with pytest.raises(BedkdError, match="clean rows"):
         defend(replace(view, clean_pool=view.clean_pool[:0]), config, seed=0)
-    with pytest.raises(BedkdError, match="n_groups is 0"):
-        TextGuardConfig(n_groups=0)
     with pytest.raises(BlindnessError):
         defend(replace(view, train=view.train.assign(is_poisoned=False)), config, seed=0)
 

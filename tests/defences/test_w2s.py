@@ -15,13 +15,14 @@ from bedkd.core import hub
 from bedkd.core.config import VictimConfig
 from bedkd.core.defence_config import TeacherConfig, W2SConfig
 from bedkd.core.errors import BedkdError, BlindnessError, DivergenceError
+from bedkd.data.readers import DATASETS
 from bedkd.defences import proxies, w2s
 from bedkd.defences import teacher as teachers
 from bedkd.defences.interface import EquippedView
 from bedkd.method.losses import hard_loss
 from bedkd.nn.batching import collate
 from bedkd.nn.classifier import load_classifier, new_classifier, save_classifier
-from bedkd.nn.training import Phase, forward_all, train
+from bedkd.nn.training import Phase, TrainingSettings, forward_all, train
 
 NAMES = ("negative", "positive")
 PARTS = ("weight", "bias")
@@ -60,6 +61,10 @@ def weights(model) -> dict:
 def logits(classifier, texts) -> torch.Tensor:
     """Probabilities are too close to 0 and 1 to tell two models apart."""
     return forward_all(classifier.model, classifier.encode(texts), classifier.compute)[0]
+
+
+def n_trainable(classifier) -> int:
+    return sum(p.numel() for p in classifier.model.parameters() if p.requires_grad)
 
 
 def is_same(one: dict, other: dict) -> bool:
@@ -103,30 +108,44 @@ def test_all_train_rows_of_a_file_count_by_the_names_of_the_classes(tmp_path):
     assert list(proxy.label) == [1, 0, 0, 1, 1]
     assert list(proxies.load_proxy(config, NAMES[::-1], 0).label) == [0, 1, 1, 0, 0]
     assert list(proxy.text) == [f"text number {i}" for i in range(5)]
-    assert list(proxies.load_proxy(config, ("calm", "rude"), 0).label) == [1, 0, 0, 1, 1]
 
 
-def test_a_subsample_keeps_classes_and_order(tmp_path):
-    labels = [0] * 90 + [1] * 10
-    config = TeacherConfig(proxy=proxy_file(tmp_path, labels), n_proxy=20)
-    proxy = proxies.load_proxy(config, NAMES, 0)
-    number = proxy.text.str.split().str[-1].astype(int)
-    assert proxy.label.value_counts().to_dict() == {0: 18, 1: 2}
-    assert number.is_monotonic_increasing and (proxy.label == (number >= 90)).all()
-    again = [proxies.load_proxy(config, NAMES, seed) for seed in (0, 1)]
-    assert again[0].equals(proxy) and not again[1].equals(proxy)
-    few = dataclasses.replace(config, n_proxy=2)
-    assert sorted(proxies.load_proxy(few, NAMES, 0).label) == [0, 1]
-    with pytest.raises(BedkdError, match="no training row of class 1"):
-        proxies.load_proxy(dataclasses.replace(config, n_proxy=1), NAMES, 0)
+def test_mere_numbers_on_either_side_are_mapped_by_their_place(tmp_path):
+    named = TeacherConfig(proxy=proxy_file(tmp_path, ["positive", "negative", "negative"]))
+    assert list(proxies.load_proxy(named, ("0", "1"), 0).label) == [1, 0, 0]
+    numbered = TeacherConfig(proxy=proxy_file(tmp_path, [2, 10, 2]))  # by value: 2 before 10
+    assert list(proxies.load_proxy(numbered, NAMES, 0).label) == [0, 1, 0]
+    assert list(proxies.load_proxy(numbered, NAMES[::-1], 0).label) == [0, 1, 0]
+    assert list(proxies.load_proxy(numbered, ("10", "2"), 0).label) == [1, 0, 1]  # the same names
 
 
-def test_hate_and_offence_are_one_class(tmp_path, monkeypatch):
-    frame = pd.DataFrame({"tweet": ["a", "b", "c", "d"], "class": [0, 1, 2, 1]})
-    monkeypatch.setattr(proxies, "read_train_rows", lambda name, spec: frame)
-    config = TeacherConfig(proxy=proxies.HATE_SPEECH)
-    proxy = proxies.load_proxy(config, ("not offensive", "offensive"), 0)
-    assert list(proxy.text) == ["a", "b", "c", "d"] and list(proxy.label) == [1, 1, 0, 1]
+@pytest.mark.parametrize("names", [("calm", "rude"), ("negative", "Positive"), ("1", "positive")])
+def test_as_many_classes_of_other_names_are_refused(tmp_path, names):
+    """By their place they would be mapped to whatever the alphabet says."""
+    config = TeacherConfig(proxy=proxy_file(tmp_path, ["positive", "negative"]))
+    message = f"classes negative, positive, but the victim has {', '.join(names)}; rename"
+    with pytest.raises(BedkdError, match=message):
+        proxies.load_proxy(config, names, 0)
+    with pytest.raises(BedkdError, match="set teacher.proxy to another data set"):
+        proxies.load_proxy(TeacherConfig(proxy="toy-sentiment"), ("not offensive", "offensive"), 0)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "dataset", "expected"),
+    [("stanfordnlp/imdb", "sst2", [0, 1]), (proxies.HATE_SPEECH, "olid", [1, 1, 0])],
+)
+def test_known_proxies_have_the_classes_of_what_they_stand_in_for(
+    proxy, dataset, expected, monkeypatch
+):
+    """Of hate speech, offensive language and neither the first two are one class."""
+    spec, names = proxies.PROXIES[proxy], DATASETS[dataset].label_names
+    classes = range(len(expected))
+    frame = pd.DataFrame({spec.text_column: [*"abc"][: len(expected)], spec.label_column: classes})
+    monkeypatch.setattr(proxies, "read_train_rows", lambda *_: frame)
+    config = TeacherConfig(proxy=proxy)
+    assert list(proxies.load_proxy(config, names, 0).label) == expected
+    assert list(proxies.load_proxy(config, ("0", "1"), 0).label) == expected
+    assert list(proxies.load_proxy(config, names[::-1], 0).label) == [1 - i for i in expected]
 
 
 @pytest.mark.mirror
@@ -152,10 +171,10 @@ def test_the_teacher_learns_and_warms_up(trained, monkeypatch):
     assert [row["epoch"] for row in history] == list(range(1, 15))
     assert history[-1]["train_accuracy"] > 95
     assert np.mean(teacher.predict(PROXY.text).argmax(axis=1) == PROXY.label) > 0.95
-    seen = {}
-    monkeypatch.setattr(teachers, "train", lambda *args, **options: seen.update(options) or [])
+    seen = []
+    monkeypatch.setattr(teachers, "train_on_labels", lambda *args, **_: seen.append(args[2]) or [])
     teachers.train_teacher(PROXY, NAMES, 32, TINY, compute=teacher.compute, seed=0)
-    assert (seen["schedule"], seen["warmup_share"]) == ("linear", 0.06)
+    assert [(used.schedule, used.warmup_share) for used in seen] == [("linear", 0.06)]
 
 
 def test_the_teacher_is_linear_relu_linear_on_the_last_cls(teacher):
@@ -178,12 +197,9 @@ def test_the_teacher_is_linear_relu_linear_on_the_last_cls(teacher):
 
 def test_one_seed_gives_one_teacher(compute):
     config = dataclasses.replace(TINY, epochs=1)  # enough to part two seeds
-    texts = list(PROXY.text)
 
     def make(seed):
-        teacher, _ = teachers.train_teacher(
-            PROXY, NAMES, 8, config, compute=compute, seed=seed, texts_for_tokenizer=texts
-        )
+        teacher, _ = teachers.train_teacher(PROXY, NAMES, 8, config, compute=compute, seed=seed)
         return weights(teacher.model)
 
     torch.manual_seed(1)
@@ -330,7 +346,7 @@ def test_only_lora_and_the_head_have_gradients(tiny_victim, student, rows):
         CONFIG.rank * sum(tiny_victim.model.bert.get_submodule(name).weight.shape)
         for name in linear
     )
-    assert w2s.n_trainable(student) == n + 2 * 32 + 2
+    assert n_trainable(student) == n + 2 * 32 + 2
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "roberta"])
@@ -345,7 +361,7 @@ def test_other_encoders_keep_their_heads_whole(kind, tiny_victim, rows):
     n_head = sum(p.numel() for name, p in model.named_parameters() if "classifier" in name)
     names = [name for name, p in student.model.named_parameters() if p.requires_grad]
     n_lora = sum(student.model.get_parameter(name).numel() for name in names if "lora_" in name)
-    assert w2s.n_trainable(student) == n_head + n_lora > n_head
+    assert n_trainable(student) == n_head + n_lora > n_head
     assert type(w2s.merge_lora(student).model) is type(model)
 
 
@@ -393,13 +409,9 @@ def test_without_guidance_it_is_plain_lora(view, student):
     train(
         student.model,
         [Phase("plain", student.encode(PROXY.text), labels, loss)],
-        epochs=2,
-        batch_size=8,
-        learning_rate=5e-3,
-        weight_decay=0.01,
+        TrainingSettings(2, 8, 5e-3, 0.01, "w2s", schedule="linear"),
         compute=student.compute,
         seed=0,
-        schedule="linear",
     )
     expected = weights(w2s.merge_lora(student).model)
     plain = w2s.defend(view, config, seed=0)
@@ -411,8 +423,8 @@ def test_without_guidance_it_is_plain_lora(view, student):
 def test_merged_is_unmerged_and_an_ordinary_classifier(view, student, rows, tmp_path):
     outputs = teachers.ask_teacher(view.teacher, view.teacher.encode(PROXY.text))
     phase = w2s.unlearning_phase(student, PROXY, outputs, CONFIG)
-    options = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "weight_decay": 0.0}
-    train(student.model, [phase], compute=student.compute, seed=0, **options)
+    settings = TrainingSettings(2, 8, 5e-3, 0.0, "w2s")
+    train(student.model, [phase], settings, compute=student.compute, seed=0)
     unmerged = logits(student, rows.text)
     assert (unmerged - logits(view.victim, rows.text)).abs().min() > 1e-2
     merged = w2s.merge_lora(student)
@@ -435,7 +447,7 @@ def test_defend_leaves_victim_and_teacher_as_they_were(view, rows):
     assert defended.predict(rows.text).shape == (48, 2)
     assert len(defended.history) == 2
     assert defended.facts["rank"] == 4 and defended.facts["n_proxy"] == 48
-    assert 0 < defended.facts["n_trainable"] < 10_000
+    assert defended.facts["n_trainable"] == n_trainable(w2s.add_lora(view.victim, CONFIG, seed=0))
     accuracy = 100 * np.mean(view.teacher.predict(rows.text).argmax(axis=1) == rows.label)
     assert defended.facts["teacher_accuracy"] == pytest.approx(accuracy)
 
@@ -458,20 +470,21 @@ def test_one_seed_gives_one_student(view):
 
 
 def test_the_learning_rate_falls_to_0_without_warm_up(view, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(w2s, "train", lambda *args, **options: seen.update(options) or [])
+    seen = []
+    monkeypatch.setattr(w2s, "train", lambda *args, **_: seen.append(args[2]) or [])
     w2s.defend(view, CONFIG, seed=0)
-    assert seen["schedule"] == "linear" and not seen.get("warmup_share")
+    assert [(used.schedule, used.warmup_share) for used in seen] == [("linear", 0.0)]
 
 
 def test_a_missing_or_unfitting_teacher_is_named(view, teacher, compute):
     for name in ("teacher", "proxy"):
         with pytest.raises(BedkdError, match=f"needs a {name}"):
             w2s.defend(dataclasses.replace(view, **{name: None}), CONFIG, seed=0)
-    narrow = teachers.new_teacher(TINY, list(PROXY.text), NAMES, 16, compute, 0)
+    brief, options = dataclasses.replace(TINY, epochs=1), {"compute": compute, "seed": 0}
+    narrow, _ = teachers.train_teacher(PROXY, NAMES, 16, brief, **options)
     with pytest.raises(BedkdError, match="a feature of 16 numbers.* the victim has 2 and 32"):
         w2s.defend(dataclasses.replace(view, teacher=narrow), CONFIG, seed=0)
-    three = teachers.new_teacher(TINY, list(PROXY.text), ("a", "b", "c"), 32, compute, 0)
+    three, _ = teachers.train_teacher(PROXY, ("a", "b", "c"), 32, brief, **options)
     with pytest.raises(BedkdError, match="teacher has 3 classes"):
         w2s.defend(dataclasses.replace(view, teacher=three), CONFIG, seed=0)
     with pytest.raises(BlindnessError, match="is_poisoned"):

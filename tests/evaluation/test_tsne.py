@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bedkd.core.config import TsneConfig, build
+from bedkd.core.config import TsneConfig
 from bedkd.core.devices import Compute
 from bedkd.core.errors import BedkdError
 from bedkd.evaluation.tsne import draw_rows, embed, lay_out, read_features, share_at_home
@@ -158,6 +158,11 @@ def test_fewer_clean_rows_than_neighbours():
     assert shares(features, table("cccp", [1, 1, 0, 1]), 0) == [100, None]
 
 
+def test_a_class_without_clean_rows_is_nobodys_home():
+    features = np.array([[0.0], [1.0], [0.5], [0.6]], dtype=np.float32)
+    assert shares(features, table("ccpp", [0, 0, 1, 2]), 2) == [0, 0]
+
+
 @pytest.mark.parametrize("rows", [table("ccc", [0, 1, 1]), table("ccp", [0, 1, -1])])
 def test_nothing_to_count(rows):
     assert shares(np.zeros((3, 2)), rows, 0) == [None, None]
@@ -251,9 +256,3 @@ def test_without_an_attack_there_are_clean_rows_alone(tmp_path):
     assert record["neighbours_true_before"] is None and record["neighbours_true_after"] is None
     assert record["n_clean_drawn"] == 40 and record["n_poisoned_drawn"] == 0
     assert set(pd.read_parquet(run.folder("tsne") / "tsne.parquet").kind) == {"clean"}
-
-
-@pytest.mark.parametrize("name", ["n_per_kind", "perplexity"])
-def test_parameters_are_checked(name):
-    with pytest.raises(BedkdError, match=f"{name} is 0"):
-        build(TsneConfig, {name: 0})

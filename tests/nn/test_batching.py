@@ -8,6 +8,7 @@ from bedkd.nn.batching import (
     Encoded,
     collate,
     encode,
+    encode_ids,
     evaluation_batches,
     training_batches,
 )
@@ -27,8 +28,9 @@ def test_an_epoch_has_every_row_once(n, batch_size):
     batches = training_batches(draw_lengths(n), batch_size, generator())
     assert sorted(i for batch in batches for i in batch) == list(range(n))
     assert all(0 < len(batch) <= batch_size for batch in batches)
-    # a bucket holds a whole number of batches, so only the last one can be short
     assert len(batches) == -(-n // batch_size)
+    sizes = [len(batch) for batch in batches] or [0]
+    assert max(sizes) - min(sizes) <= 1  # 33 rows in batches of 16 leave none alone
 
 
 def test_batches_hang_on_the_generator_alone():
@@ -48,6 +50,13 @@ def test_order_is_random_and_not_by_length():
     means = torch.tensor([lengths[batch].float().mean() for batch in one])
     rise = (means.diff() > 0).float().mean()
     assert 0.3 < rise < 0.7
+
+
+def test_few_rows_have_other_company_each_time():
+    """32 punished rows in two batches, cycle after cycle."""
+    lengths, draw = draw_lengths(32), generator()
+    passes = [training_batches(lengths, 16, draw) for _ in range(20)]
+    assert len({frozenset(map(frozenset, batches)) for batches in passes}) > 15
 
 
 def test_rows_of_like_length_share_a_batch():
@@ -81,6 +90,7 @@ def test_collate_pads_to_the_longest_of_the_batch():
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert set(batch) == {"input_ids", "attention_mask"}
     assert collate(encoded, [1], "cpu", 4)["input_ids"].tolist() == [[5, 99, 99, 99]]
+    assert torch.equal(collate(encoded, [3, 1], "cpu", 2)["input_ids"], batch["input_ids"])
 
 
 def test_encode_cuts_and_keeps_special_tokens(tiny_classifier):
@@ -108,6 +118,13 @@ def test_predictions_hang_neither_on_order_nor_on_batches(tiny_victim, rows, mon
         assert tiny_victim.predict([text])[0] == pytest.approx(probabilities, abs=1e-5)
     monkeypatch.setattr(Compute, "eval_tokens", 40)
     assert tiny_victim.predict(texts) == pytest.approx(expected, abs=1e-5)
+
+
+def test_ids_are_rows_as_they_are():
+    encoded = encode_ids([[5, 6], [], [7]], 9)
+    assert [row.tolist() for row in encoded.rows] == [[5, 6], [], [7]]
+    assert encoded.lengths.tolist() == [2, 0, 1] and encoded.pad_id == 9
+    assert len(encode_ids([], 9)) == 0
 
 
 def test_no_text_gives_no_prediction(tiny_victim):

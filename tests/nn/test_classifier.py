@@ -10,7 +10,8 @@ import torch
 from bedkd.core.config import VictimConfig
 from bedkd.core.errors import BedkdError
 from bedkd.core.hub import TINY_MODELS
-from bedkd.nn.classifier import load_classifier, new_classifier, save_classifier, train_victim
+from bedkd.nn.classifier import load_classifier, new_classifier, save_classifier
+from bedkd.nn.supervised import train_victim
 
 CONFIG = VictimConfig(epochs=2, learning_rate=1e-3, batch_size=16, max_length=32)
 NAMES = ("negative", "positive")

@@ -5,9 +5,10 @@ import torch
 
 from bedkd.core.errors import DivergenceError
 from bedkd.nn.batching import Encoded, collate
-from bedkd.nn.classifier import hard_phase
+from bedkd.nn.supervised import label_phase
 from bedkd.nn.training import (
     Phase,
+    TrainingSettings,
     build_optimizer,
     check_finite,
     forward_all,
@@ -17,21 +18,14 @@ from bedkd.nn.training import (
 
 
 def make_phase(classifier, rows, name="fit"):
-    return hard_phase(name, classifier, rows)
+    return label_phase(name, classifier, rows)
 
 
-def fit(classifier, phases, seed=0, epochs=2, batch_size=8, **options):
-    return train(
-        classifier.model,
-        phases,
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        epochs=epochs,
-        batch_size=batch_size,
-        compute=classifier.compute,
-        seed=seed,
-        **options,
-    )
+def fit(classifier, phases, seed=0, watch=None, **options):
+    options = {"learning_rate": 1e-3, "weight_decay": 0.0, "section": "victim"} | options
+    settings = TrainingSettings(**{"epochs": 2, "batch_size": 8} | options)
+    how = {"compute": classifier.compute, "seed": seed, "watch": watch}
+    return train(classifier.model, phases, settings, **how)
 
 
 def weights(classifier):
@@ -63,9 +57,7 @@ def test_loss_and_accuracy_are_means_over_rows_and_not_over_batches(tiny_classif
     batch = collate(phase.encoded, range(len(rows)), "cpu")
     with torch.no_grad():
         logits = tiny_classifier.model(**batch).logits
-    options = {"epochs": 1, "batch_size": 20, "compute": tiny_classifier.compute, "seed": 0}
-    options |= {"learning_rate": 0.0, "weight_decay": 0.0}
-    (row,) = train(tiny_classifier.model, [phase], **options)
+    (row,) = fit(tiny_classifier, [phase], epochs=1, batch_size=20, learning_rate=0.0)
     expected = torch.nn.functional.cross_entropy(logits, phase.labels).item()
     assert row["fit_loss"] == pytest.approx(expected, rel=1e-5)
     right = (logits.argmax(dim=-1) == phase.labels).float().mean().item()
@@ -104,11 +96,10 @@ def test_dropout_is_on_while_training_even_after_a_watcher(tiny_classifier, rows
 
 def test_dropout_makes_two_passes_differ(tiny_classifier, rows):
     """The first step of two seeds differs by dropout and order; of one seed, by nothing."""
-    one = fit(tiny_classifier.copy(), [make_phase(tiny_classifier, rows)], 0, 1, 48)
-    same = fit(tiny_classifier.copy(), [make_phase(tiny_classifier, rows)], 0, 1, 48)
-    other = fit(tiny_classifier.copy(), [make_phase(tiny_classifier, rows)], 1, 1, 48)
-    assert one[0]["fit_loss"] == same[0]["fit_loss"]
-    assert one[0]["fit_loss"] != pytest.approx(other[0]["fit_loss"], abs=1e-6)
+    phase, options = make_phase(tiny_classifier, rows), {"epochs": 1, "batch_size": 48}
+    runs = (fit(tiny_classifier.copy(), [phase], seed, **options) for seed in (0, 0, 1))
+    one, same, other = (history[0]["fit_loss"] for history in runs)
+    assert one == same and one != pytest.approx(other, abs=1e-6)
 
 
 def test_watcher_can_steer_only_by_raising(tiny_classifier, rows):
@@ -282,7 +273,8 @@ def test_a_loss_that_is_not_finite_is_named(name, value):
     ]
     row = {"epoch": 7, "trust_loss": 0.5, "punish_loss": -2.0} | {f"{name}_loss": value}
     with pytest.raises(DivergenceError, match=rf"cycle 7: the {name} loss is {value}; lower akd"):
-        check_finite(row, phases, "AKD", "cycle")
+        settings = TrainingSettings(1, 8, 1e-3, 0.0, "akd", title="AKD", unit="cycle")
+        check_finite(row, phases, settings)
 
 
 def test_a_linear_schedule_ends_at_nothing(tiny_classifier, rows):

@@ -6,16 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from bedkd.report import loading as summaries
-from bedkd.report.loading import load_records, open_batch
+from bedkd.report.batch_tables import make_tables
+from bedkd.report.loading import load_records, name_cell, open_batch
 from bedkd.report.page import describe_table, write_report
 from bedkd.report.tables import make_table
+from bedkd.runs.plan import plan_jobs, with_hard_loss
+from bedkd.runs.profiles import load_profile
 
 PROFILE = """
 extends: quick
 grid: {dataset: [toy-sentiment], attack: [none, addsent], seed: [3, 4]}
 defences: [finetune]
 studies: []
+few_jobs: false
 """
 
 
@@ -31,7 +34,7 @@ def batch(tmp_path, monkeypatch):
             attack, seed = run.config.attack.name, run.config.seed
             if (attack, seed, stage) == ("addsent", 4, "akd"):
                 job = batch.makers[run.folder("dmm")]  # not its own: one before it
-                failed = batch.folder / "notebooks" / f"{job.name}.failed"
+                failed = batch.job_file(job, "failed")
                 failed.parent.mkdir(parents=True)
                 failed.write_text("the DMM diverged in epoch 3 <nan>\n")
             elif (attack, seed, stage) != ("none", 4, "finetune"):
@@ -41,7 +44,7 @@ def batch(tmp_path, monkeypatch):
 
 def write_record(run, stage):
     c = run.config
-    record = summaries.describe_cell(run) | {
+    record = name_cell(run) | {
         "defence": {"victim": "none", "akd": "bedkd"}.get(stage, stage),
         "model": c.victim.model,
         "asr": None if c.attack.name == "none" else 50.0 + c.seed,
@@ -57,8 +60,8 @@ def write_record(run, stage):
         "versions": {"torch": "9.9"},
         "config": c.flat(),
     }
-    for name in ("far_test", "frr_test", "far_train", "frr_train"):
-        record[name] = None if c.attack.name == "none" else 1.0
+    rates = {"far_train": 1.0, "frr_train": 2.0, "far_test": 3.0, "frr_test": 4.0}
+    record |= rates if c.attack.name != "none" else dict.fromkeys(rates)
     record |= {"n_flagged": 7, "poison_few_purity": 100.0}
     folder = run.folder(stage)
     folder.mkdir(parents=True)
@@ -70,6 +73,23 @@ def test_states(batch):
     states = {(r.attack, r.seed, r.defence): r.state for r in rows.itertuples()}
     assert states["addsent", 4, "bedkd"] == "failed" and states["none", 4, "finetune"] == "missing"
     assert sum(state == "ok" for state in states.values()) == len(states) - 2
+
+
+def test_rates_on_the_training_and_the_test_rows_are_not_mixed_up(batch):
+    """From the records to Table 3 and `detection`, and from there to the page."""
+    studied = {"studies": ["ablations"], "focus": ["toy-sentiment"]}
+    for run in (run for run in batch.runs if run.config.attack.name == "addsent"):
+        for variant in (run, with_hard_loss(run)):
+            write_record(variant, "mepd")
+    for name, seed in (("table3", [3, 4]), ("detection", [3])):  # seed 4's AKD has failed
+        table = make_tables(open_batch(batch.profile.path, studied | {"seed": seed}))[name]
+        rates = table.numbers().xs("AddSent", level="Attack")[["FAR D*", "FRR D*", "FAR", "FRR"]]
+        assert rates.drop_duplicates().to_numpy().tolist() == [[1, 2, 3, 4]]
+        described = describe_table(name, table)
+        heads = [head for head, _ in described["head"][-1]]
+        for row in (row for row in described["body"] if "AddSent" in row["names"]):
+            shown = dict(zip(heads, (cell["own"][0] for cell in row["cells"]), strict=True))
+            assert "".join(shown[head] for head in rates) == "1234"
 
 
 def test_page(batch):
@@ -113,7 +133,12 @@ def test_a_cell_leads_to_all_its_seeds(batch):
 def test_nothing_is_finished(tmp_path, monkeypatch):
     monkeypatch.setenv("BEDKD_OUTPUTS", str(tmp_path))
     page = write_report("quick").read_text()
-    assert "0 of 123 jobs done" in page and "No run is finished" in page and ">missing<" in page
+    n_jobs = len(plan_jobs(load_profile("quick"), {}))
+    assert (
+        f"<p>0 of {n_jobs} jobs done" in page
+        and "No run is finished" in page
+        and ">missing<" in page
+    )
 
 
 def test_a_failure_before_it_counts_for_all_that_follow(batch):

@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 
-from bedkd.report.tables import DEFENCE_NAMES, costs, make_table, select_ablations
+from bedkd.report.layouts import DEFENCE_NAMES
+from bedkd.report.table_cells import make_cells
+from bedkd.report.tables import costs, make_table, select_ablations
 
 COMMON = {
     "model": "bert",
@@ -61,10 +63,39 @@ def test_seeds_are_averaged(records):
     assert table.loc[("sst2", "Clean"), ("BeDKD", "CACC")] == pytest.approx(90.06)
 
 
-def test_detection(records):
-    rows = records[records.defence == "bedkd"]
-    table = make_table("detection", rows).numbers()
-    assert list(table.loc[("sst2", "SynBkd")]) == [3, 4, 1, 2, 5, 100]
+@pytest.mark.parametrize("name", ["table3", "detection"])
+def test_each_rate_stands_under_its_own_head(records, name, tmp_path):
+    rows = records[records.defence == "bedkd"].assign(loss="hard")
+    rates = {"FAR D*": 1, "FRR D*": 2, "FAR": 3, "FRR": 4}  # far_train, frr_train, far_test, …
+    table = make_table(name, rows)
+    table.save(tmp_path / name)
+    for shown in (table.numbers(), pd.read_csv(tmp_path / f"{name}.csv")):
+        assert shown[list(rates)].drop_duplicates().to_dict("records") == [rates]
+
+
+def test_n_counts_the_seeds_that_have_a_value(records):
+    seeds = pd.concat([records.assign(seed=seed) for seed in range(3)], ignore_index=True)
+    seeds.loc[(seeds.seed == 0) & (seeds.attack == "addsent"), "asr"] = None
+    seeds.loc[(seeds.seed == 1) & (seeds.attack == "synbkd"), ["asr", "state"]] = None, "failed"
+    cells = make_cells(seeds, ["attack", "defence"], ["asr", "cacc"])
+    cells = cells[cells.defence == "bedkd"].set_index(["attack", "metric"])
+    assert cells.n.to_dict() == {
+        ("none", "asr"): 0,
+        ("none", "cacc"): 3,
+        ("badwords", "asr"): 3,
+        ("badwords", "cacc"): 3,
+        ("addsent", "asr"): 2,
+        ("addsent", "cacc"): 3,
+        ("synbkd", "asr"): 2,
+        ("synbkd", "cacc"): 2,
+    }
+    assert pd.isna(cells.value["synbkd", "asr"]) and cells.value["addsent", "asr"] == 0
+
+
+def test_detection_counts_what_was_flagged(records):
+    table = make_table("detection", records[records.defence == "bedkd"]).numbers()
+    shown = table.loc[("sst2", "SynBkd"), ["Flagged rows", "Purity of D_p^few*"]]
+    assert list(shown) == [5, 100]
 
 
 def test_files(records, tmp_path):

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bedkd.core.files import write_json
+from bedkd.data import splits
 from bedkd.report.loading import load_scores
 from bedkd.report.one_run import (
     compare_predictions,
@@ -17,16 +19,17 @@ from bedkd.report.one_run import (
     load_poisoned,
 )
 from bedkd.runs.ensure import ensure, load_truth, load_view
-from bedkd.runs.folders import Run
+from bedkd.runs.folders import Run, list_files
 from bedkd.runs.profiles import open_run
-from bedkd.runs.reading import read_history
+from bedkd.runs.reading import read_history, read_model
 from bedkd.runs.records import stable_part
+from bedkd.runs.stages import akd, data, dmm, mepd
 
 SMALL = {
     "data.n_train": 240,
     "data.n_test": 80,
     "data.clean_pool_per_class": 16,
-    "victim.epochs": 12,
+    "victim.epochs": 24,
     "victim.learning_rate": 2e-3,
     "dmm.n_clean_per_class": 16,
     "dmm.epochs": 3,
@@ -63,8 +66,6 @@ def test_records_of_all_stages(run):
 
 
 def test_asr_and_cacc_are_those_of_the_saved_model(run):
-    from bedkd.runs.reading import read_model
-
     truth, model = load_truth(run), read_model(run, "akd")
     assert set(truth.test_triggered.label) == {0, 2, 3}
     clean = model.predict(list(truth.test_clean.text)).argmax(axis=1)
@@ -74,23 +75,49 @@ def test_asr_and_cacc_are_those_of_the_saved_model(run):
     assert record["asr"] == pytest.approx(100 * np.mean(triggered == 1))
 
 
-def test_metrics_are_read_every_second_cycle_and_after_the_last(run):
-    history = read_history(run, "akd")
+def test_metrics_are_read_no_oftener_than_a_tenth_of_the_run_pays_for(run):
+    """140 test rows or so against 72 rows a cycle: not within these three cycles."""
+    history, victim = read_history(run, "akd"), ensure(run, "victim")
     assert list(history.epoch) == [0, 1, 2, 3]
-    assert list(history.asr.notna()) == [True, False, True, True]
+    assert list(history.asr.notna()) == [True, False, False, True]
+    assert (history.asr[0], history.cacc[0]) == (victim["asr"], victim["cacc"])
 
 
 def test_a_finished_stage_is_not_made_again(run, monkeypatch):
-    monkeypatch.setattr("bedkd.runs.ensure.MAKERS", {})
+    monkeypatch.setattr("bedkd.runs.ensure.make", None)
     assert ensure(run, "akd")["stage"] == "akd"
 
 
-def test_far_and_frr_are_counted_on_the_truth(run):
-    record, scores = ensure(run, "mepd"), load_scores(run, "train")
-    poisoned = scores.mepd[scores.is_poisoned]
-    assert record["far_train"] == pytest.approx(100 * np.mean(poisoned >= 0.5))
-    assert record["n_flagged"] == int((scores.mepd < 0.5).sum())
-    assert len(load_scores(run, "test")) == 80 + len(load_truth(run).test_triggered)
+def test_far_and_frr_are_counted_on_the_truth_of_their_own_rows(run):
+    """By hand from what the models said; a γ at which all four differ, so that none stands in for
+    another."""
+    truth, record = load_truth(run), dict(ensure(run, "mepd"))
+    victim, student = (run.folder(name) for name in ("victim", "dmm"))
+    d_star = [np.load(folder / "train_probabilities.npy") for folder in (victim, student)]
+    tests = [np.load(folder / "test_probabilities.npz") for folder in (victim, student)]
+
+    def moved(before, after):
+        return np.abs(before.astype(float) - after).mean(axis=1)
+
+    is_poisoned = truth.train.is_poisoned.to_numpy()
+    parts = {
+        "far_train": moved(*d_star)[is_poisoned],
+        "frr_train": moved(*d_star)[~is_poisoned],
+        "far_test": moved(*(test["triggered"] for test in tests)),
+        "frr_test": moved(*(test["clean"] for test in tests)),
+    }
+    assert record["far_train"] == pytest.approx(100 * np.mean(parts["far_train"] >= 0.5))
+    assert record["n_flagged"] == int((moved(*d_star) < 0.5).sum())
+    assert len(load_scores(run, "test")) == 80 + len(truth.test_triggered)
+    gamma = float(np.median(np.concatenate(list(parts.values()))))
+    expected = {
+        name: 100 * np.mean(scores >= gamma if name.startswith("far") else scores < gamma)
+        for name, scores in parts.items()
+    }
+    assert len(set(expected.values())) == 4
+    few = pd.read_parquet(run.folder("mepd") / "poison_few.parquet")
+    found = mepd.describe_detection(truth, moved(*d_star), mepd.score_tests(run), few, gamma)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
 def test_the_view_opens_no_truth(run, tmp_path):
@@ -116,9 +143,6 @@ def test_a_false_truth_changes_no_defence(run, tmp_path):
     clean.assign(label=(clean.label + 1) % 4).to_parquet(folder / "clean.parquet")
     # sizes changed, and a stage that is not whole would be made again: say that it is whole
     record = ensure(run, "data")
-    from bedkd.core.files import write_json
-    from bedkd.runs.folders import list_files
-
     write_json(
         liar.folder("data") / "record.json", record | {"files": list_files(liar.folder("data"))}
     )
@@ -157,26 +181,25 @@ def test_nothing_flagged_is_plain_distillation(tmp_path):
 def test_a_stage_that_fails_leaves_nothing(tmp_path, monkeypatch):
     run = make_run(tmp_path)
 
-    def fail(run, folder):
+    def fail(run, stage, folder):
         (folder / "half").write_text("written")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(__import__("bedkd.runs.makers").makers.MAKERS, "data", fail)
+    monkeypatch.setattr("bedkd.runs.stages.data.make", fail)
     with pytest.raises(KeyboardInterrupt):
         ensure(run, "data")
     assert not list((tmp_path / "runs/data").iterdir())
 
 
 def test_two_at_once_make_a_result_once(tmp_path, monkeypatch, capsys):
-    makers, made = __import__("bedkd.runs.makers").makers.MAKERS, []
-    make_data = makers["data"]
+    made, make_data = [], data.make
 
-    def make_slowly(run, folder):
+    def make_slowly(run, stage, folder):
         made.append(folder)
         time.sleep(0.3)
-        return make_data(run, folder)
+        return make_data(run, stage, folder)
 
-    monkeypatch.setitem(makers, "data", make_slowly)
+    monkeypatch.setattr(data, "make", make_slowly)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: ensure(make_run(tmp_path), "data"), range(2))
     assert len(made) == 1 and first == second
@@ -204,16 +227,15 @@ def test_clean_rows_of_their_own(tmp_path):
     changes = {"data.clean_pool_per_class": 32, "akd.is_clean_shared": False}
     run = make_run(tmp_path, **changes)
     seen = {}
-    from bedkd.runs import makers
-
-    original = makers.draw_clean_few
+    original = splits.draw_clean_few
 
     def spy(pool, n, start=0):
         seen[start] = set(original(pool, n, start).text)
         return original(pool, n, start)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(makers, "draw_clean_few", spy)
+        for stage in (akd, dmm):
+            patch.setattr(stage, "draw_clean_few", spy)
         ensure(run, "akd")
     assert set(seen) == {0, 16} and not seen[0] & seen[16]
     assert replace(run.config.akd, is_clean_shared=True) != run.config.akd

@@ -4,7 +4,6 @@ import pytest
 
 from bedkd.core.config import RunConfig
 from bedkd.core.errors import BedkdError
-from bedkd.runs.folders import ABLATIONS, RIVALS
 from bedkd.runs.profiles import (
     PROJECT,
     load_profile,
@@ -14,6 +13,7 @@ from bedkd.runs.profiles import (
     outputs_folder,
     parse_setting,
 )
+from bedkd.runs.stages import ABLATIONS, RIVALS
 
 NOT_PROFILES = {"paper_tables"}  # the published numbers
 PROFILES = sorted({p.stem for p in (PROJECT / "params").glob("*.yaml")} - NOT_PROFILES)
@@ -44,12 +44,12 @@ def refuse(call, *args) -> str:
 def test_every_profile_of_the_project_builds_all_its_cells(name, outputs):
     profile = load_profile(name)
     runs = profile.runs()
-    n_cells = len(profile.grid["dataset"]) * len(profile.grid["attack"])
-    assert len(runs) == len({run.config for run in runs}) == n_cells * len(profile.grid["seed"])
+    n_cells = len(profile.grid.dataset) * len(profile.grid.attack)
+    assert len(runs) == len({run.config for run in runs}) == n_cells * len(profile.grid.seed)
     assert profile.about and profile.name == name
     assert all(run.root == outputs for run in runs)
-    assert set(profile.datasets) <= set(profile.grid["dataset"]) | set(
-        load_profile("paper").grid["dataset"]
+    assert set(profile.datasets) <= set(profile.grid.dataset) | set(
+        load_profile("paper").grid.dataset
     )
 
 
@@ -81,10 +81,10 @@ def test_paper_profile_is_the_defaults_on_bert(outputs):
 def test_released_code_differs_from_the_paper_as_listed(outputs):
     """The released code's choices (commit 1a2e998), one by one, and nothing else."""
     paper, released = load_profile("paper"), load_profile("released_code")
-    assert released.grid["dataset"] == paper.grid["dataset"]
-    assert released.grid["attack"] == paper.grid["attack"]
-    for dataset in paper.grid["dataset"]:
-        for attack in paper.grid["attack"]:
+    assert released.grid.dataset == paper.grid.dataset
+    assert released.grid.attack == paper.grid.attack
+    for dataset in paper.grid.dataset:
+        for attack in paper.grid.attack:
             ours = paper.run(dataset, attack, 0).config.flat()
             theirs = released.run(dataset, attack, 0).config.flat()
             assert {n: (ours[n], theirs[n]) for n in ours if ours[n] != theirs[n]} == {
@@ -104,7 +104,7 @@ def test_released_code_differs_from_the_paper_as_listed(outputs):
                 "akd.is_padding_in_mse": (False, True),
                 "akd.is_reshuffled": (True, False),
             }
-    assert released.grid["seed"] == [42]
+    assert released.grid.seed == [42]
 
 
 def test_unknown_profile_is_named_with_the_known_ones():
@@ -121,7 +121,7 @@ def test_unknown_profile_is_named_with_the_known_ones():
         ("- a\n- b\n", "key: value"),
         ("just words", "key: value"),
         (MINIMAL + "gird: 1\n", "'gird'"),
-        ("grid: {dataset: toy-sentiment, attack: badwords, seeds: 0}", "'seeds'"),
+        ("grid: {dataset: toy-sentiment, attack: badwords, seeds: 0}", "'grid.seeds'"),
         ("grid: {dataset: toy-sentiment, attack: badwords}", "seed is empty"),
         ("grid: {dataset: [], attack: badwords, seed: 0}", "dataset is empty"),
         ("about: nothing more", "dataset is empty"),
@@ -173,7 +173,8 @@ def test_extends_keeps_what_is_not_changed(write, tmp_path):
         "child",
     )
     assert child.name == "child" and child.about == "base"
-    assert child.grid == {"dataset": ["toy-sentiment"], "attack": ["badwords"], "seed": [4, 5]}
+    assert (child.grid.dataset, child.grid.attack) == (["toy-sentiment"], ["badwords"])
+    assert child.grid.seed == [4, 5]
     config = child.runs()[0].config
     assert (config.dmm.alpha, config.dmm.epochs, config.mepd.gamma) == (0.6, 7, 0.2)
     assert config.dmm.temperature == 1.5  # and the defaults below both

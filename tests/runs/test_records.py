@@ -154,5 +154,5 @@ def test_environment_names_versions(monkeypatch):
 
     found = environment()
     assert found["versions"]["torch"] == torch.__version__
-    assert set(found["versions"]) == {"python", *records.PACKAGES}
+    assert set(found["versions"]) == {"python", *records.LIBRARIES}
     assert found["commit"] is None or len(found["commit"].rstrip("+")) == 40

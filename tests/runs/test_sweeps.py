@@ -61,7 +61,7 @@ def test_what_is_no_sweep(name, values, said):
 
 
 def test_a_value_out_of_range():
-    with pytest.raises(BedkdError, match="alpha is 1.5; it must lie between 0 and 1"):
+    with pytest.raises(BedkdError, match="dmm.alpha is 1.5; it must be less than or equal to 1"):
         read_sweep("alpha", [1.5]).points(open_run(*CELL))
     with pytest.raises(BedkdError, match="mepd.n_poison is 'many'"):
         read_sweep("n_poison", ["many"]).points(open_run(*CELL))
@@ -97,7 +97,8 @@ def test_every_study_of_quick_and_paper_has_its_jobs():
     quick = load_profile("quick")
     run = quick.run("toy-offence", "badwords", 1)
     jobs = plan_cell(quick, run, {})
-    titles = {job.title.split()[-1] for job in jobs if job.notebook == "07_sensitivity"}
-    assert titles == {"n_clean", "victim", "n_poison"} and set(quick.sweeps) == set(SWEEPS)
+    (job,) = [job for job in jobs if job.notebook == "07_sensitivity"]
+    assert job.parameters["sweep"] == ["n_clean", "victim", "n_poison"]
+    assert set(quick.sweeps) == set(SWEEPS)
     assert {"06_ablations", "08_tsne"} <= {job.notebook for job in jobs}
     assert set(load_profile("paper").studies) == set(STUDIES)

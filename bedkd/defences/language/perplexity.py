@@ -9,10 +9,9 @@ without the final [SEP] and 168 without [CLS] too. GPT-2 has no special tokens, 
 token is not scored. All is computed in float32: the scores are small differences.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from bedkd.core.devices import Compute
-from bedkd.nn.batching import Encoded, collate, evaluation_batches
+from bedkd.nn.batching import collate, encode_ids, evaluation_batches
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ def tokenize(lm: LanguageModel, texts: Sequence[str]) -> list[Pieces]:
     ids = lm.tokenizer([[word] for word in words], **options)["input_ids"] if words else []
     known = dict(zip(words, ids, strict=True))
     before, after = special_tokens(lm.tokenizer)
-    room = lm.max_length - len(before) - len(after)
-    return [_lay_out([known[word] for word in row], before, after, room) for row in split]
+    limit = lm.max_length - len(after)
+    return [_lay_out([known[word] for word in row], before, after, limit) for row in split]
 
 
 def special_tokens(tokenizer) -> tuple[list[int], list[int]]:
@@ -66,16 +65,12 @@ def special_tokens(tokenizer) -> tuple[list[int], list[int]]:
     return whole[:start], whole[start + len(bare) :]
 
 
-def _lay_out(words: list[list[int]], before: list[int], after: list[int], room: int) -> Pieces:
-    """The words' pieces in one row, cut to `room` pieces."""
-    ids, spans = [], []
-    for word in words:
-        if len(ids) >= room:
-            break
-        start = len(before) + len(ids)
-        ids += word[: room - len(ids)]
-        spans.append((start, len(before) + len(ids)))
-    return Pieces([*before, *ids, *after], spans, len(words))
+def _lay_out(words: list[list[int]], before: list[int], after: list[int], limit: int) -> Pieces:
+    """The words' pieces in one row, cut so that `after` begins at `limit` at the latest."""
+    places = pairwise(accumulate(map(len, words), initial=len(before)))
+    spans = [(start, min(end, limit)) for start, end in places if start < limit]
+    ids = [*before, *chain.from_iterable(words)][:limit]
+    return Pieces([*ids, *after], spans, len(words))
 
 
 def perplexity(lm: LanguageModel, texts: Sequence[str]) -> np.ndarray:
@@ -87,20 +82,14 @@ def perplexity(lm: LanguageModel, texts: Sequence[str]) -> np.ndarray:
 def sequence_perplexity(lm: LanguageModel, rows: Sequence[list[int]]) -> np.ndarray:
     """The same for token ids, [N]."""
     result = np.full(len(rows), np.nan)
-    places = [i for i, row in enumerate(rows) if len(row) > 1]
-    encoded = encode_rows([rows[i] for i in places], lm.tokenizer)
+    places = np.array([i for i, row in enumerate(rows) if len(row) > 1], dtype=int)
+    encoded = encode_ids([rows[i] for i in places], lm.tokenizer.pad_token_id or 0)
     # logits are large: a quarter of the tokens that a classifier takes at once
     for index in evaluation_batches(encoded.lengths, lm.compute.eval_tokens // 4):
         nll, is_scored = token_nll(lm.model, collate(encoded, index, lm.compute.device))
         total = (nll.double() * is_scored).sum(dim=1)
-        result[[places[i] for i in index]] = (total / is_scored.sum(dim=1)).exp().cpu()
+        result[places[index]] = (total / is_scored.sum(dim=1)).exp().cpu()
     return result
-
-
-def encode_rows(rows: Sequence[list[int]], tokenizer) -> Encoded:
-    """N lists of token ids, made into batches' input by `collate`."""
-    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-    return Encoded([torch.tensor(row) for row in rows], tokenizer.pad_token_id or 0, lengths)
 
 
 def token_nll(model, batch: dict) -> tuple[Tensor, Tensor]:
@@ -109,14 +98,3 @@ def token_nll(model, batch: dict) -> tuple[Tensor, Tensor]:
     targets = batch["input_ids"][:, 1:]
     nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     return nll.view(targets.shape), batch["attention_mask"][:, 1:].bool()
-
-
-def plain_scores(lm: LanguageModel, texts: Sequence[Pieces]) -> list[np.ndarray]:
-    """f of the words with a span, from batches of the texts without one word each."""
-    rows = [text.ids for text in texts]
-    for text in texts:
-        rows += [text.ids[:start] + text.ids[end:] for start, end in text.spans]
-    values = sequence_perplexity(lm, rows)
-    ends = np.cumsum([len(texts), *(len(text.spans) for text in texts)])
-    parts = np.split(values, ends[:-1])[1:] if len(texts) else []
-    return [whole - part for whole, part in zip(values, parts, strict=False)]

@@ -1,0 +1,100 @@
+"""How each table lies on the page, and what the paper calls what stands in it."""
+
+from dataclasses import dataclass, field
+
+from bedkd.report.table_cells import AVERAGE
+
+DEFENCE_NAMES = {
+    "none": "No defence",
+    "finetune": "Fine-tuning",
+    "onion": "ONION",
+    "imbert": "IMBERT",
+    "textguard": "TextGuard",
+    "w2s": "W2SDefense",
+    "bedkd": "BeDKD",
+}
+ABLATION_NAMES = {
+    "finetune": "FT",
+    "finetune_dmm": "FT+DMM",
+    "kd": "KD",
+    "kd_dmm": "KD+DMM",
+    "bedkd": "DMM+AKD",
+}
+LOSS_NAMES = {"hard": "L_hard", "hard + soft": "L_hard + L_soft"}
+# of a field's values, in the order of the paper
+NAMES = {
+    "attack": {
+        "none": "Clean",
+        "badwords": "BadWords",
+        "addsent": "AddSent",
+        "synbkd": "SynBkd",
+        AVERAGE: "Average",
+    },
+    "defence": DEFENCE_NAMES,
+    "metric": {
+        "asr": "ASR",
+        "cacc": "CACC",
+        "far_test": "FAR",
+        "frr_test": "FRR",
+        "far_train": "FAR D*",
+        "frr_train": "FRR D*",
+        "n_flagged": "Flagged rows",
+        "poison_few_purity": "Purity of D_p^few*",
+    },
+    "loss": LOSS_NAMES,
+}
+HEADS = {"n_clean": "n_c", "n_poison": "n_p"}
+BY_ATTACK = ("attack", "metric")
+BY_DEFENCE = ("defence", "metric")
+ALONE = ("metric",)
+RATES = ("far_test", "frr_test", "far_train", "frr_train")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which fields of a cell are the table's rows, which its columns."""
+
+    title: str
+    index: tuple[str, ...]
+    columns: tuple[str, ...]
+    metrics: tuple[str, ...] = ("asr", "cacc")
+    names: dict[str, dict] = field(default_factory=lambda: NAMES)
+
+
+LAYOUTS = {
+    "table1": Layout("ASR and CACC (%) of each defence", ("dataset", "attack"), BY_DEFENCE),
+    "table2": Layout(
+        "ASR and CACC (%) of the parts",
+        ("dataset", "defence"),
+        BY_ATTACK,
+        names=NAMES | {"defence": ABLATION_NAMES},
+    ),
+    "table3": Layout(
+        "FAR and FRR (%) of the DMM by its losses", ("dataset", "attack", "loss"), ALONE, RATES
+    ),
+    "table4": Layout(
+        "ASR and CACC (%) by the clean rows of each class, n_c", ("dataset", "n_clean"), BY_ATTACK
+    ),
+    "table5": Layout(
+        "ASR and CACC (%) of BeDKD by victim model", ("dataset", "attack", "model"), BY_DEFENCE
+    ),
+    "detection": Layout(
+        "How well MEPD finds the poison at the run's γ (%)",
+        ("dataset", "attack"),
+        ALONE,
+        (*RATES, "n_flagged", "poison_few_purity"),
+    ),
+}
+
+
+def find_layout(table: str) -> Layout:
+    """Of one of LAYOUTS, or `sweep_STUDY` for a sweep that the paper does not have."""
+    if table in LAYOUTS:
+        return LAYOUTS[table]
+    study = table.removeprefix("sweep_")
+    return Layout(f"ASR and CACC (%) of BeDKD by {study}", ("dataset", study), BY_ATTACK)
+
+
+def head_of(field: str) -> str:
+    """What stands over a field: `n_c`, `Dataset`, `Poison rate`."""
+    return HEADS.get(field, field.replace("_", " ").capitalize())

@@ -1,0 +1,75 @@
+"""The stages of a run: what each needs, and the module here that makes it.
+
+Such a module has `make(run, stage, folder) -> dict`: it reads what came before, leaves its files in
+`folder` and returns its part of the record. What it imports is its code, so it imports that alone:
+a changed line of ONION retrains no TextGuard.
+
+Files under `truth/` say which rows are poisoned: no function of a defender is given them.
+"""
+
+from dataclasses import dataclass
+
+from bedkd.core.config import RunConfig
+from bedkd.core.defence_config import CLEAN_SHARE
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`upstream`: the stage before it; `also`: shared ones that it needs; `sections`: what of the
+    configuration it depends on; `defence`: the module of `defences` that `defended` runs, for a
+    stage without a module of its own name here."""
+
+    upstream: str | None
+    sections: tuple[str, ...]
+    notebook: str
+    defence: str = ""
+    also: tuple[str, ...] = ()
+    is_shared: bool = False  # by all cells with the same configuration of it
+
+
+STAGES: dict[str, Stage] = {
+    "data": Stage(None, ("data", "attack", "seed"), "01_poisoning"),
+    "victim": Stage("data", ("victim", "device", "precision"), "01_poisoning"),
+    "dmm": Stage("victim", ("dmm",), "02_dmm"),
+    "mepd": Stage("dmm", ("mepd",), "03_mepd"),
+    "akd": Stage("mepd", ("akd",), "04_akd"),
+    "tsne": Stage("akd", ("tsne",), "08_tsne"),
+    "language": Stage(None, ("language", "device", "precision"), "05_defences", is_shared=True),
+    "teacher": Stage(
+        None,
+        ("teacher", "data.name", "victim.model", "device", "precision"),
+        "05_defences",
+        is_shared=True,
+    ),
+    "finetune": Stage("victim", ("finetune",), "05_defences", "finetune"),
+    "onion": Stage("victim", ("onion",), "05_defences", also=("language",)),
+    "imbert": Stage("victim", ("imbert",), "05_defences", "imbert"),
+    "textguard": Stage("victim", ("textguard",), "05_defences"),
+    "w2s": Stage("victim", ("w2s",), "05_defences", also=("teacher",)),
+    "finetune_dmm": Stage("mepd", ("finetune",), "06_ablations", "finetune"),
+    "kd": Stage("victim", ("akd",), "06_ablations", "distill"),
+    "kd_dmm": Stage("mepd", ("akd",), "06_ablations", "distill"),
+}
+CHAIN = ("victim", "dmm", "mepd", "akd")  # one notebook each; `data` is made in the victim's
+RIVALS = ("finetune", "onion", "imbert", "textguard", "w2s")  # Table 1
+ABLATIONS = ("finetune_dmm", "kd", "kd_dmm")  # Table 2
+
+
+def needed_stages(config: RunConfig, stage: str) -> list[str]:
+    """The stages that must be there before this one can be made."""
+    spec = STAGES[stage]
+    needed = [*([spec.upstream] if spec.upstream else []), *spec.also]
+    if stage == "teacher":
+        from bedkd.data.readers import get_spec
+
+        # its rows, or the names of its classes
+        if config.teacher.proxy == CLEAN_SHARE or not get_spec(config.data):
+            needed.append("data")
+    return needed
+
+
+def stage_modules(stage: str) -> list[str]:
+    """Names of the module that makes a stage and, where this is not its own, of the defence's."""
+    if defence := STAGES[stage].defence:
+        return [f"{__name__}.defended", f"bedkd.defences.{defence}"]
+    return [f"{__name__}.{stage}"]

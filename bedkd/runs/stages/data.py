@@ -1,0 +1,26 @@
+"""D*, the defender's clean rows, and the truth about both."""
+
+from pathlib import Path
+
+from bedkd.data.attacks import poison
+from bedkd.data.splits import draw_clean_share, load_clean_data
+from bedkd.runs.folders import Run
+
+
+def make(run: Run, stage: str, folder: Path) -> dict:
+    c = run.config
+    data = load_clean_data(c.data, c.seed)
+    poisoned = poison(data, c.attack, c.seed)
+    (folder / "truth").mkdir()
+    poisoned.train.to_parquet(folder / "train.parquet")
+    poisoned.clean_pool.to_parquet(folder / "clean_pool.parquet")
+    draw_clean_share(data.train, c.data, c.seed).to_parquet(folder / "clean_share.parquet")
+    poisoned.train_truth.to_parquet(folder / "truth/train.parquet")
+    poisoned.test_clean.to_parquet(folder / "truth/clean.parquet")
+    poisoned.test_triggered.to_parquet(folder / "truth/triggered.parquet")
+    counts = {
+        "n_train": len(poisoned.train),
+        "n_test": len(poisoned.test_clean),
+        "n_test_triggered": len(poisoned.test_triggered),
+    }
+    return poisoned.report | counts | {"label_names": list(data.spec.label_names)}
