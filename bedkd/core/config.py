@@ -4,7 +4,7 @@ Defaults are the paper's (section 4.1). An unknown key or a value out of range i
 """
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -145,6 +145,11 @@ class RunConfig:
                 f"data.clean_pool_per_class is {self.data.clean_pool_per_class}; raise it or "
                 "lower n_clean_per_class"
             )
+
+    def without_attack(self) -> Self:
+        """The same rows before the attack."""
+        attack = AttackConfig(name="none", target_label=self.attack.target_label)
+        return dataclasses.replace(self, attack=attack)
 
     def flat(self) -> dict[str, Any]:
         """Every parameter, `section.name` to value."""

@@ -33,6 +33,8 @@ class PoisonedData:
     `train`, `clean_pool`, `test_clean`: columns text, label. `train_truth`, row for row beside
     `train`: is_poisoned, clean_text, clean_label (-1: unknown), method. `test_triggered`: text,
     label (the true one), clean_text, method: every non-target test row that could be triggered.
+    `test_triggered_target`: the same of the target class, and `row`: -1, or, where the table has no
+    paraphrase of any of them, the row of D* that stands in (see `stand_in`).
     """
 
     train: pd.DataFrame
@@ -40,6 +42,7 @@ class PoisonedData:
     clean_pool: pd.DataFrame
     test_clean: pd.DataFrame
     test_triggered: pd.DataFrame
+    test_triggered_target: pd.DataFrame
     report: dict
 
 
@@ -97,19 +100,23 @@ def poison(data: CleanData, config: AttackConfig, seed: int) -> PoisonedData:
     """
     check_attack(config.name)
     target = get_target_label(data, config)
-    order_rng, train_rng, test_rng = (np.random.default_rng([seed, 10, i]) for i in range(3))
+    order_rng, train_rng, *test_rngs = (np.random.default_rng([seed, 10, i]) for i in range(4))
     if config.name == "none":  # no trigger, hence no triggered row and no ASR
         made, report = {}, {"n_poison_wanted": 0, "n_poisoned": 0}
-        triggered = data.test[:0].assign(clean_text="", method="")
+        tests = [data.test[:0].assign(clean_text="", method="")] * 2
     else:
         made, report = trigger_train(data, config, target, train_rng)
-        triggered, test_report = trigger_test(data, config, target, test_rng)
-        report |= test_report
+        tests = trigger_tests(data, config, target, test_rngs)
     order = order_rng.permutation(len(data.train))  # no order of the file gives the poison away
     tables = replace_rows(data.train, made, target)
     train, truth = (table.iloc[order].reset_index(drop=True) for table in tables)
+    others, own = tests[0], tests[1].assign(row=-1)
+    if made and own.empty:
+        own = stand_in(train, truth, target)[: (data.test.label == target).sum()]
+    if made:
+        report |= count_tests(data, target, others, own)
     report = data.report | report | {"target_label": target}
-    return PoisonedData(train, truth, data.clean_pool, data.test, triggered, report)
+    return PoisonedData(train, truth, data.clean_pool, data.test, others, own, report)
 
 
 def get_target_label(data: CleanData, config: AttackConfig) -> int:
@@ -177,23 +184,50 @@ def replace_rows(rows: pd.DataFrame, made: dict[int, tuple[str, str]], target: i
     return train, truth
 
 
-def trigger_test(data: CleanData, config: AttackConfig, target: int, rng: np.random.Generator):
-    """Every non-target test row with the trigger; those that cannot have it are counted."""
+def trigger_tests(data: CleanData, config: AttackConfig, target: int, rngs) -> list[pd.DataFrame]:
+    """The test rows of the other classes with the trigger, and those of the target class, as far as
+    they can have it. Raises BedkdError: none of the other classes can."""
     transforms = ATTACKS[config.name](config, data, "test")
-    nontarget = data.test[data.test.label != target]
-    rows = [
-        (made[0], label, text, made[1])
-        for text, label in zip(nontarget.text, nontarget.label, strict=True)
-        if (made := trigger(text, transforms, rng))
-    ]
-    if not rows:
-        n = len(nontarget)
+    is_target = data.test.label == target
+    others, own = (
+        trigger_rows(data.test[mask], transforms, rng)
+        for mask, rng in zip((~is_target, is_target), rngs, strict=True)
+    )
+    if others.empty:
         raise BedkdError(
-            f"attack {config.name}: none of the {n} non-target test rows can be triggered"
+            f"attack {config.name}: none of the {(~is_target).sum()} non-target test rows can be "
+            "triggered"
         )
-    triggered = pd.DataFrame(rows, columns=["text", "label", "clean_text", "method"])
-    counts = {"n_test_no_paraphrase": len(nontarget) - len(rows)}
-    return triggered, counts | _method_counts("test", triggered.method)
+    return [others, own]
+
+
+def trigger_rows(rows: pd.DataFrame, transforms: list[Transform], rng) -> pd.DataFrame:
+    """Columns text, label, clean_text, method of the rows that can be triggered."""
+    made = [
+        (result[0], label, text, result[1])
+        for text, label in zip(rows.text, rows.label, strict=True)
+        if (result := trigger(text, transforms, rng))
+    ]
+    return pd.DataFrame(made, columns=["text", "label", "clean_text", "method"])
+
+
+def stand_in(train: pd.DataFrame, truth: pd.DataFrame, target: int) -> pd.DataFrame:
+    """D*'s own poisoned rows of the target class, where no test row of it has a paraphrase (the
+    public tables of SynBkd have them of the other classes alone). The victim has seen them."""
+    rows = np.flatnonzero(truth.is_poisoned & (truth.clean_label == target))
+    table = train.iloc[rows].assign(clean_text=truth.clean_text, method="train", row=rows)
+    return table.reset_index(drop=True)
+
+
+def count_tests(data: CleanData, target: int, others: pd.DataFrame, own: pd.DataFrame) -> dict:
+    """How many rows were triggered, how, and how many could not be."""
+    n_own, n_unseen = int((data.test.label == target).sum()), int((own.row < 0).sum())
+    counts = {
+        "n_test_no_paraphrase": len(data.test) - n_own - len(others),
+        "n_target_no_paraphrase": n_own - n_unseen,
+    }
+    counts |= _method_counts("test", others.method)
+    return counts | _method_counts("target", own.method)
 
 
 def _method_counts(split: str, methods) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""CACC, ASR, FAR and FRR, in percent. The only place where the truth about the poison is read."""
+"""CACC, ASR, PACC, LFR, FAR and FRR, in percent. The only place where the truth about the poison is read."""
 
 from collections.abc import Iterable
 
@@ -21,6 +21,17 @@ def cacc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
 def asr(probabilities: np.ndarray, target_label: int) -> float | None:
     """Attack success rate: triggered non-target rows [N, C] that are given the target label."""
     return percent(probabilities.argmax(axis=1) == target_label)
+
+
+def lfr(probabilities: np.ndarray, labels: np.ndarray, label: int) -> float | None:
+    """Label flip rate of a class: its triggered rows that are given any other, 1 - recall
+    (Robust Gradient Ascent, ICLR 2026). probabilities [N, C], true labels [N].
+
+    With two classes that of the other class is the ASR, and that of the target class tells a
+    trigger that was turned round from one that is forgotten.
+    """
+    is_own = np.asarray(labels) == label
+    return percent(probabilities[is_own].argmax(axis=1) != label)
 
 
 def far(scores: np.ndarray, is_poisoned: np.ndarray, gamma: float) -> float | None:

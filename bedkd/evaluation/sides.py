@@ -1,6 +1,7 @@
 """Two sides of a run: what the defender may see, and the truth, which only `metrics` reads."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -28,18 +29,42 @@ class Truth:
     train: pd.DataFrame
     test_clean: pd.DataFrame
     test_triggered: pd.DataFrame
+    test_triggered_target: pd.DataFrame
     target_label: int
     label_names: tuple[str, ...]
 
+    @property
+    def tests(self) -> dict[str, pd.DataFrame]:
+        """The test sets: `clean`, `triggered` (of the other classes), `triggered_target`."""
+        names = ("clean", "triggered", "triggered_target")
+        return {name: getattr(self, f"test_{name}") for name in names}
+
+    def without(self, rows: Iterable[int]) -> "Truth":
+        """Without these rows of D* among those that stand in for triggered rows of the target
+        class: what a defence has chosen to learn from says nothing of the others."""
+        own = self.test_triggered_target
+        return replace(self, test_triggered_target=own[~own.row.isin(list(rows))])
+
     def encode(self, classifier: Classifier) -> dict[str, Encoded]:
-        """The test sets `clean` and `triggered`, tokenized."""
-        tables = {"clean": self.test_clean, "triggered": self.test_triggered}
-        return {name: classifier.encode(rows.text) for name, rows in tables.items()}
+        """The test sets, tokenized."""
+        return {name: classifier.encode(rows.text) for name, rows in self.tests.items()}
 
     def score(self, probabilities: dict[str, np.ndarray]) -> dict:
-        """CACC and ASR (percent; ASR is None without an attack) from the probabilities [N, C] of
-        the test sets `clean` and `triggered`."""
+        """What the records say (percent; None where there is no such row), from the probabilities
+        [N, C] of the test sets.
+
+        asr, cacc; and with the trigger in rows of all classes pacc, lfr_target, and lfr_0, lfr_1, …
+        of the classes.
+        """
+        parts = ("triggered", "triggered_target")
+        triggered = np.concatenate([probabilities[name] for name in parts])
+        labels = pd.concat([self.tests[name].label for name in parts]).to_numpy()
+        is_whole = len(self.test_triggered) and len(self.test_triggered_target)
+        lfr = {k: metrics.lfr(triggered, labels, k) for k in range(len(self.label_names))}
         return {
             "asr": metrics.asr(probabilities["triggered"], self.target_label),
             "cacc": metrics.cacc(probabilities["clean"], self.test_clean.label),
+            "pacc": metrics.cacc(triggered, labels) if is_whole else None,
+            "lfr_target": lfr[self.target_label],
+            **{f"lfr_{label}": value for label, value in lfr.items()},
         }

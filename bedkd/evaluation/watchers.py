@@ -63,7 +63,7 @@ def reading_interval(truth: Truth, trained: Sequence[pd.DataFrame], at_least: in
     trained: the tables of rows that a cycle passes over; `at_least` so many cycles. Rows are
     counted, not seconds, so that the same run is read at the same cycles on any machine.
     """
-    n_read = len(truth.test_clean) + len(truth.test_triggered)
+    n_read = sum(map(len, truth.tests.values()))
     n_trained = sum(map(len, trained))
     return max(at_least or 1, math.ceil(n_read / (READING_SHARE * TRAINING_COST * n_trained)))
 
@@ -71,7 +71,7 @@ def reading_interval(truth: Truth, trained: Sequence[pd.DataFrame], at_least: in
 def watch_metrics(
     victim: Classifier, truth: Truth, every: int, last: int, first: dict | None = None
 ):
-    """ASR and CACC each `every` cycles and after the last. `first`: the victim's, if known."""
+    """ASR, CACC, PACC and LFR each `every` cycles and after the last. `first`: the victim's, if known."""
     tests = truth.encode(victim)
 
     def watch(row: dict, model) -> dict:

@@ -5,6 +5,7 @@ import errno
 import importlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +30,8 @@ def ensure(run: Run, stage: str) -> dict:
     """
     if record := run.record(stage):
         return record
-    for needed in needed_stages(run.config, stage):
-        ensure(run, needed)
+    for config, needed in needed_stages(run.config, stage):
+        ensure(replace(run, config=config), needed)
     target = run.folder(stage)
     with explain_full_disk(target), hold_alone(target):
         if record := run.record(stage):  # made by the process that we waited for

@@ -50,7 +50,7 @@ def _stage_key(config: RunConfig, stage: str, n_loaded: int) -> str:
         "code": digest_code((*stage_modules(stage), "bedkd.core.devices")),
         "libraries": library_versions(),
         "revisions": revisions(config, stage),
-        "needs": [stage_key(config, name) for name in needed_stages(config, stage)],
+        "needs": [stage_key(*needed) for needed in needed_stages(config, stage)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -62,6 +62,8 @@ def stage_values(config: RunConfig, stage: str) -> dict:
     values = dataclasses.asdict(config) | config.flat()  # whole sections, and `section.name` alone
     device, precision = resolve_compute(config.device, config.precision)
     values |= {"device": device, "precision": precision}
+    if config.attack.name == "none":  # how it would be poisoned is no matter then
+        values["attack"] = {"name": "none", "target_label": config.attack.target_label}
     found = {section: values[section] for section in STAGES[stage].sections}
     return {
         name: {k: v for k, v in value.items() if k not in READINGS}

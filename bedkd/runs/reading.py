@@ -33,7 +33,8 @@ def read_truth(run: Run) -> Truth:
     """The evaluator's side of a run."""
     record = run.record("data")
     folder = run.folder("data") / "truth"
-    tables = (pd.read_parquet(folder / f"{n}.parquet") for n in ("train", "clean", "triggered"))
+    names = ("train", "clean", "triggered", "triggered_target")
+    tables = (pd.read_parquet(folder / f"{name}.parquet") for name in names)
     return Truth(*tables, record["target_label"], tuple(record["label_names"]))
 
 

@@ -15,21 +15,24 @@ from bedkd.core.defence_config import CLEAN_SHARE
 
 @dataclass(frozen=True)
 class Stage:
-    """`upstream`: the stage before it; `also`: shared ones that it needs; `sections`: what of the
-    configuration it depends on; `defence`: the module of `defences` that `defended` runs, for a
-    stage without a module of its own name here."""
+    """`upstream`: the stage before it; `also`: others that it needs; `clean`: those that it needs
+    of the same cell without an attack; `sections`: what of the configuration it depends on;
+    `defence`: the module of `defences` that `defended` runs, for a stage without a module of its
+    own name here."""
 
     upstream: str | None
     sections: tuple[str, ...]
     notebook: str
     defence: str = ""
     also: tuple[str, ...] = ()
+    clean: tuple[str, ...] = ()
     is_shared: bool = False  # by all cells with the same configuration of it
 
 
 STAGES: dict[str, Stage] = {
     "data": Stage(None, ("data", "attack", "seed"), "01_poisoning"),
     "victim": Stage("data", ("victim", "device", "precision"), "01_poisoning"),
+    "never_poisoned": Stage("data", (), "04_akd", clean=("victim",)),
     "dmm": Stage("victim", ("dmm",), "02_dmm"),
     "mepd": Stage("dmm", ("mepd",), "03_mepd"),
     "akd": Stage("mepd", ("akd",), "04_akd"),
@@ -55,8 +58,8 @@ RIVALS = ("finetune", "onion", "imbert", "textguard", "w2s")  # Table 1
 ABLATIONS = ("finetune_dmm", "kd", "kd_dmm")  # Table 2
 
 
-def needed_stages(config: RunConfig, stage: str) -> list[str]:
-    """The stages that must be there before this one can be made."""
+def needed_stages(config: RunConfig, stage: str) -> list[tuple[RunConfig, str]]:
+    """The results that must be there before this one can be made."""
     spec = STAGES[stage]
     needed = [*([spec.upstream] if spec.upstream else []), *spec.also]
     if stage == "teacher":
@@ -65,7 +68,8 @@ def needed_stages(config: RunConfig, stage: str) -> list[str]:
         # its rows, or the names of its classes
         if config.teacher.proxy == CLEAN_SHARE or not get_spec(config.data):
             needed.append("data")
-    return needed
+    own = [(config, name) for name in needed]
+    return own + [(config.without_attack(), name) for name in spec.clean]
 
 
 def stage_modules(stage: str) -> list[str]:

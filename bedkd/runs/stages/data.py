@@ -18,9 +18,11 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     poisoned.train_truth.to_parquet(folder / "truth/train.parquet")
     poisoned.test_clean.to_parquet(folder / "truth/clean.parquet")
     poisoned.test_triggered.to_parquet(folder / "truth/triggered.parquet")
+    poisoned.test_triggered_target.to_parquet(folder / "truth/triggered_target.parquet")
     counts = {
         "n_train": len(poisoned.train),
         "n_test": len(poisoned.test_clean),
         "n_test_triggered": len(poisoned.test_triggered),
+        "n_test_triggered_target": len(poisoned.test_triggered_target),
     }
     return poisoned.report | counts | {"label_names": list(data.spec.label_names)}

@@ -1,4 +1,4 @@
-"""Class probabilities [N, C] of both test sets, kept beside a stage's model."""
+"""Class probabilities [N, C] of the test sets, kept beside a stage's model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,7 @@ FILE = "test_probabilities.npz"
 
 def predict_tests(folder: Path, predict: Callable, truth: Truth) -> dict[str, np.ndarray]:
     """What `predict` makes of the texts; kept in `folder` too."""
-    tables = {"clean": truth.test_clean, "triggered": truth.test_triggered}
-    arrays = {name: predict(list(rows.text)) for name, rows in tables.items()}
+    arrays = {name: predict(list(rows.text)) for name, rows in truth.tests.items()}
     np.savez(folder / FILE, **arrays)
     return arrays
 
