@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def list_results(jobs: Iterable[Job]) -> list[tuple[Run, str]]:
         run, stage = todo.pop()
         if (folder := run.folder(stage)) not in found:
             found[folder] = (run, stage)
-            todo += [(run, needed) for needed in needed_stages(run.config, stage)]
+            needs = needed_stages(run.config, stage)
+            todo += [(replace(run, config=config), needed) for config, needed in needs]
     return list(found.values())
 
 

@@ -83,25 +83,37 @@ class DMMConfig(DistillConfig):
     alpha: Share = 0.3
     epochs: Count = 20
     flip: Literal["random", "next"] = "random"  # the wrong label: any, or the next one
+    # Beyond the paper, for BeDKD+. Folds of D_c^few: a DMM for each, which does not see it; 1: one
+    # DMM, on all rows. Readings: epochs, evenly spread up to the last, after which D* is scored.
+    n_folds: Count = 1
+    n_readings: Count = 1
+    n_scored: Count | None = None  # rows of D*, drawn at random, that are scored; None: all
 
 
 @settings
 class MEPDConfig:
-    """Eq. 4 and lines 10-18 of Algorithm 1."""
+    """Eq. 4 and lines 10-18 of Algorithm 1. Beyond the paper: `gamma: auto` (see `p_values`), and
+    the selection `lean` (see `find_lean`)."""
 
-    gamma: Share = 0.1
+    gamma: Share | Literal["auto"] = 0.1
     n_poison: Whole = 32  # n_p
-    selection: Literal["file_order", "random", "lowest_mepd", "teacher_agreement"] = "file_order"
+    selection: Literal["file_order", "random", "lowest_mepd", "teacher_agreement", "lean"] = (
+        "file_order"
+    )
     max_candidates: Count | None = None  # stop the sweep of D* here; None: score every row
 
 
 @settings
 class AKDConfig(DistillConfig):
-    """Section 3.4, Eq. 5-7."""
+    """Section 3.4, Eq. 5-7. Beyond the paper: `penalty: margin` (see `margin_loss`), and
+    counter-poison (see `counter.py`)."""
 
     temperature: Positive = 2.5
     lambda_: Share = 0.3
     cycles: Count = 50
+    schedule: Literal["constant", "linear"] = "constant"
+    penalty: Literal["unbounded", "margin"] = "unbounded"
+    n_counter: Whole = 0  # copies of D_c^few with the trigger rebuilt, in each cycle
     is_clean_shared: Flag = True  # False: rows of D_c^few that the DMM did not see
     evaluate_every: Count = 5  # cycles, at least, between two readings of ASR and CACC
 
@@ -137,6 +149,22 @@ class RunConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bfloat16 where the device has it
 
     def __post_init__(self):
+        if self.dmm.n_folds > self.dmm.n_clean_per_class:
+            raise BedkdError(
+                f"dmm.n_folds is {self.dmm.n_folds}, but dmm.n_clean_per_class is "
+                f"{self.dmm.n_clean_per_class}: each fold needs a row of each class"
+            )
+        if self.dmm.n_readings > self.dmm.epochs:
+            raise BedkdError(
+                f"dmm.n_readings is {self.dmm.n_readings}, but dmm.epochs is {self.dmm.epochs}"
+            )
+        if self.mepd.gamma == "auto" and self.dmm.n_folds == 1:
+            raise BedkdError(
+                "mepd.gamma: auto reads clean rows that the DMM did not train on; set dmm.n_folds "
+                "to 2 or more"
+            )
+        if self.mepd.selection == "lean" and self.mepd.gamma != "auto":
+            raise BedkdError("mepd.selection: lean needs mepd.gamma: auto")
         taken = self.dmm.n_clean_per_class, self.akd.n_clean_per_class
         needed = max(taken) if self.akd.is_clean_shared else sum(taken)
         if needed > self.data.clean_pool_per_class:
@@ -145,6 +173,17 @@ class RunConfig:
                 f"data.clean_pool_per_class is {self.data.clean_pool_per_class}; raise it or "
                 "lower n_clean_per_class"
             )
+
+    @property
+    def method(self) -> str:
+        """`bedkd` as printed, `bedkd_plus` with all that is beyond the paper, else with the part."""
+        parts = {
+            "scores": self.mepd.gamma == "auto",
+            "margin": self.akd.penalty == "margin",
+            "counter": self.akd.n_counter > 0,
+        }
+        used = [name for name, is_used in parts.items() if is_used]
+        return "bedkd_plus" if len(used) == len(parts) else "_".join(["bedkd", *used])
 
     def without_attack(self) -> Self:
         """The same rows before the attack."""

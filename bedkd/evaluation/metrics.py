@@ -1,11 +1,9 @@
-"""CACC, ASR, PACC, LFR, FAR and FRR, in percent. The only place where the truth about the poison is read."""
+"""CACC, ASR, PACC, LFR, FAR and FRR, in percent. Only here is the truth about the poison read."""
 
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-
-from bedkd.method.mepd import flag_poisoned
 
 
 def percent(hits: np.ndarray) -> float | None:
@@ -36,12 +34,12 @@ def lfr(probabilities: np.ndarray, labels: np.ndarray, label: int) -> float | No
 
 def far(scores: np.ndarray, is_poisoned: np.ndarray, gamma: float) -> float | None:
     """False acceptance rate: poisoned rows with MEPD >= γ, of all poisoned rows."""
-    return percent(~flag_poisoned(scores, gamma)[np.asarray(is_poisoned, dtype=bool)])
+    return percent(~(np.asarray(scores) < gamma)[np.asarray(is_poisoned, dtype=bool)])
 
 
 def frr(scores: np.ndarray, is_poisoned: np.ndarray, gamma: float) -> float | None:
     """False rejection rate: clean rows with MEPD < γ, of all clean rows."""
-    return percent(flag_poisoned(scores, gamma)[~np.asarray(is_poisoned, dtype=bool)])
+    return percent((np.asarray(scores) < gamma)[~np.asarray(is_poisoned, dtype=bool)])
 
 
 def sweep_gamma(

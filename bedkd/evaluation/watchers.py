@@ -58,7 +58,7 @@ def watch_mepd(view: DefenderView, truth: Truth, seed: int, n_trained: int):
 
 
 def reading_interval(truth: Truth, trained: Sequence[pd.DataFrame], at_least: int | None) -> int:
-    """Cycles between two readings of ASR and CACC: so many that they cost READING_SHARE at most.
+    """Cycles between two readings of the tests: so many that they cost READING_SHARE at most.
 
     trained: the tables of rows that a cycle passes over; `at_least` so many cycles. Rows are
     counted, not seconds, so that the same run is read at the same cycles on any machine.
@@ -68,15 +68,11 @@ def reading_interval(truth: Truth, trained: Sequence[pd.DataFrame], at_least: in
     return max(at_least or 1, math.ceil(n_read / (READING_SHARE * TRAINING_COST * n_trained)))
 
 
-def watch_metrics(
-    victim: Classifier, truth: Truth, every: int, last: int, first: dict | None = None
-):
-    """ASR, CACC, PACC and LFR each `every` cycles and after the last. `first`: the victim's, if known."""
+def watch_metrics(victim: Classifier, truth: Truth, every: int, last: int):
+    """ASR, CACC, PACC and LFR before the first cycle, each `every` cycles and after the last."""
     tests = truth.encode(victim)
 
     def watch(row: dict, model) -> dict:
-        if row["epoch"] == 0 and first:
-            return first
         if row["epoch"] % every and row["epoch"] != last:
             return {}
         student = replace(victim, model=model)

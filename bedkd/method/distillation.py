@@ -40,26 +40,35 @@ def distillation_phase(
     labels: np.ndarray,
     config: DistillConfig,
     combine: Callable[[Tensor, Tensor], Tensor],
+    changed: pd.DataFrame | None = None,
 ) -> Phase:
     """A pass over `rows` with `combine(L_hard, L_soft)` as its loss.
 
-    `labels` [N] are those of L_hard: flipped for the DMM, as given for AKD.
+    `labels` [N] are those of L_hard: flipped for the DMM, as given for AKD. `changed`: more rows
+    text, label, source. Their teacher is what it says of row `source` of `rows`; hidden states of
+    other words are not compared.
     """
     check_blind(rows)
-    encoded = teacher.encode(rows.text)
-    outputs = ask_teacher(teacher, encoded, config)
+    asked = teacher.encode(rows.text)
+    outputs = ask_teacher(teacher, asked, config)
+    encoded, source = asked, torch.arange(len(rows))
+    if changed is not None:
+        encoded = teacher.encode([*rows.text, *changed.text])
+        source = torch.cat([source, torch.tensor(changed.source.to_numpy())])
+        labels = [*labels, *changed.label]
     labels = torch.tensor(np.array(labels), dtype=torch.int64)
-    target = labels.to(teacher.compute.device)
+    target, source = labels.to(teacher.compute.device), source.to(teacher.compute.device)
 
     def loss(batch: dict, index: Tensor, output) -> Tensor:
         index = index.to(target.device)
-        mask = batch["attention_mask"]
+        mask = batch["attention_mask"][:, : outputs.hidden.shape[1]]
+        mask = torch.ones_like(mask) if config.is_padding_in_mse else mask
         soft = soft_loss(
             output.logits,
-            output.hidden_states[-1],
-            outputs.logits[index],
-            outputs.hidden[index, : mask.shape[1]],
-            torch.ones_like(mask) if config.is_padding_in_mse else mask,
+            output.hidden_states[-1][:, : mask.shape[1]],
+            outputs.logits[source[index]],
+            outputs.hidden[source[index], : mask.shape[1]],
+            mask * (source[index] == index).unsqueeze(1),
             config.temperature,
             config.soft_loss,
         )

@@ -37,11 +37,11 @@ def soft_label_loss(
 def hidden_loss(hidden: Tensor, teacher_hidden: Tensor, mask: Tensor) -> Tensor:
     """Second term of Eq. 2: mean squared difference of the last hidden states.
 
-    hidden, teacher_hidden [B, L, H]; mask [B, L], 1 where the mean counts a position.
+    hidden, teacher_hidden [B, L, H]; mask [B, L], 1 where the mean counts a position; 0 if none.
     """
     weight = mask.unsqueeze(-1).to(torch.float32)
     squared = (hidden.float() - teacher_hidden.float()).square() * weight
-    return squared.sum() / (weight.sum() * hidden.shape[-1])
+    return squared.sum() / (weight.sum().clamp(min=1) * hidden.shape[-1])
 
 
 def soft_loss(
@@ -67,3 +67,14 @@ def distillation_loss(hard: Tensor, soft: Tensor, weight: float) -> Tensor:
 def penalty_loss(hard: Tensor, soft: Tensor, weight: float) -> Tensor:
     """Eq. 6: the negated Eq. 5. It has no lower bound."""
     return -distillation_loss(hard, soft, weight)
+
+
+def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the batch of relu(z_y - max of the other logits). logits [B, C], labels [B].
+
+    Not in the paper. In place of Eq. 6: its gradient is of size 1 while the student is sure of y,
+    where Eq. 6 hardly has one, and it is 0, and stays there, once another class is the likelier.
+    """
+    own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf).max(dim=1).values
+    return F.relu(own.float() - others.float()).mean()

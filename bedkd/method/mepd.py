@@ -1,19 +1,89 @@
-"""Mean error of the probability distributions (Eq. 4, lines 9-18 of Algorithm 1)."""
+"""Mean error of the probability distributions (Eq. 4, lines 9-18 of Algorithm 1).
+
+What is not in the paper, for BeDKD+: `p_values`, `find_lean`, `select_contrast`.
+"""
+
+import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
 from bedkd.core.blindness import check_blind
 from bedkd.core.config import MEPDConfig
 
+AUTO_LEVEL = 0.05  # `gamma: auto`: of clean rows, at most this share is flagged
+CERTAIN = 1e-3  # how improbable so many flagged rows must be without poison
+
 
 def mepd(victim_probabilities: np.ndarray, dmm_probabilities: np.ndarray) -> np.ndarray:
-    """Eq. 4: mean over the classes of |f_θ*(x, y) - DMM(x, y)|. Both [N, C]; returns [N], 0 to 1.
+    """Eq. 4: mean over the classes of |f_θ*(x, y) - DMM(x, y)|. Both [..., N, C]; returns
+    [..., N], 0 to 1.
 
     For two classes it is the difference of one class's probability.
     """
     difference = victim_probabilities.astype(np.float64) - dmm_probabilities.astype(np.float64)
-    return np.abs(difference).mean(axis=1)
+    return np.abs(difference).mean(axis=-1)
+
+
+def p_values(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    clean: np.ndarray,
+    clean_labels: np.ndarray,
+    clean_folds: np.ndarray,
+) -> np.ndarray:
+    """How rarely a clean row of the same label moves as little, along the path of every DMM.
+
+    scores [F, R, N]: MEPD of N rows under F DMMs at R epochs; labels [N]. clean [R, M]: the same of
+    D_c^few's rows, each under the DMM of its fold, which was not distilled on it; clean_labels [M],
+    clean_folds [M].
+
+    Returns [N]: the geometric mean over DMMs and epochs of (1 + clean rows of the label that move
+    less or as much) / (1 + clean rows of the label). A DMM swings from epoch to epoch towards one
+    class, whose rows then seem not to move: compared within the label, they do.
+
+    Of clean rows, less than a share AUTO_LEVEL is under AUTO_LEVEL: the mean over a path is less
+    extreme than its parts (`quick`, no attack: 0.3 to 4%).
+    """
+    n_dmms, n_epochs, n_rows = scores.shape
+    logs = np.zeros(n_rows)
+    for fold, epoch, label in itertools.product(range(n_dmms), range(n_epochs), np.unique(labels)):
+        is_label = labels == label
+        known = np.sort(clean[epoch, (clean_folds == fold) & (clean_labels == label)])
+        n_below = np.searchsorted(known, scores[fold, epoch, is_label], side="right")
+        logs[is_label] += np.log((1 + n_below) / (1 + len(known)))
+    return np.exp(logs / (n_dmms * n_epochs))
+
+
+@dataclass(frozen=True)
+class Lean:
+    """The label that flagged rows lean to: the target, if D* is poisoned.
+
+    `share`: of the label's rows that are flagged, and `others`: of all others, in percent; among
+    rows on which the victim agrees with the given label. `is_suspicious`: so many are flagged as
+    clean rows would not be.
+    """
+
+    label: int
+    share: float
+    others: float
+    is_suspicious: bool
+
+
+def find_lean(p: np.ndarray, labels: np.ndarray, is_agreed: np.ndarray, n_classes: int) -> Lean:
+    """From p-values [N] (NaN: not scored), given labels [N] and whether the victim agrees [N]."""
+    is_known = is_agreed & ~np.isnan(p)
+    is_flagged = is_known & flag_poisoned(p, AUTO_LEVEL)
+    n_rows, n_flagged = (
+        np.bincount(labels[m], minlength=n_classes) for m in (is_known, is_flagged)
+    )
+    shares = n_flagged / np.maximum(n_rows, 1)
+    label = int(shares.argmax())
+    chance = binom.sf(n_flagged[label] - 1, n_rows[label], AUTO_LEVEL)
+    others = (n_flagged.sum() - n_flagged[label]) / max(1, n_rows.sum() - n_rows[label])
+    return Lean(label, 100 * float(shares[label]), 100 * float(others), bool(chance < CERTAIN))
 
 
 def flag_poisoned(scores: np.ndarray, gamma: float) -> np.ndarray:
@@ -33,17 +103,36 @@ def select_poison_few(
 
     `file_order`: Algorithm 1. `random`: a seeded draw. `lowest_mepd`: where DMM and victim agree
     most. `teacher_agreement`: file order, rows on which the victim predicts the given label.
+    `lean`: those of `find_lean`'s label, the lowest first. `scores` are p-values with
+    `gamma: auto`, else MEPD.
 
     Returns columns row (place in D*), text, label.
     """
     check_blind(train)
-    flagged = np.flatnonzero(flag_poisoned(scores, config.gamma))[: config.max_candidates]
-    if config.selection == "teacher_agreement":
-        predicted = victim_probabilities.argmax(axis=1)
-        flagged = flagged[predicted[flagged] == train.label.to_numpy()[flagged]]
-    elif config.selection == "lowest_mepd":
+    labels = train.label.to_numpy()
+    is_agreed = victim_probabilities.argmax(axis=1) == labels
+    gamma = AUTO_LEVEL if config.gamma == "auto" else config.gamma
+    flagged = np.flatnonzero(flag_poisoned(scores, gamma))[: config.max_candidates]
+    if config.selection in ("teacher_agreement", "lean"):
+        flagged = flagged[is_agreed[flagged]]
+    if config.selection == "lean":
+        lean = find_lean(scores, labels, is_agreed, victim_probabilities.shape[1])
+        flagged = flagged[labels[flagged] == lean.label]
+    if config.selection in ("lowest_mepd", "lean"):
         flagged = flagged[np.argsort(scores[flagged], kind="stable")]
     elif config.selection == "random":
         flagged = np.random.default_rng([seed, 30]).permutation(flagged)
     chosen = flagged[: config.n_poison]
     return train.iloc[chosen][["text", "label"]].reset_index(drop=True).assign(row=chosen)
+
+
+def select_contrast(
+    train: pd.DataFrame, scores: np.ndarray, victim_probabilities: np.ndarray, label: int
+) -> pd.DataFrame:
+    """The half of the agreeing rows of a label that moves most, hence is clean: text, label."""
+    check_blind(train)
+    labels = train.label.to_numpy()
+    is_agreed = victim_probabilities.argmax(axis=1) == labels
+    rows = np.flatnonzero(is_agreed & (labels == label) & ~np.isnan(scores))
+    rows = rows[np.argsort(scores[rows], kind="stable")][len(rows) // 2 :]
+    return train.iloc[rows][["text", "label"]].reset_index(drop=True)

@@ -17,7 +17,7 @@ from bedkd.runs.records import to_frame
 from bedkd.runs.sweeps import SWEEPS
 
 GAMMAS = np.arange(1, 21) / 50  # 0.02 to 0.4
-DEFENCES = {"victim": "none", "akd": "bedkd"}  # of the stages whose name is another
+MEASURES = ("asr", "pacc", "lfr_target")  # of which a model that never saw poison has its own
 
 
 @dataclass(frozen=True)
@@ -90,23 +90,37 @@ def name_cell(run: Run) -> dict:
 def result_row(batch: Batch, run: Run, stage: str) -> dict:
     """The record of a result, or what it would be about; with state and sources.
 
-    Rows, for the caption, come from the victim's record where its own has none.
+    Rows, for the caption, come from the victim's record where its own has none. The victim is held
+    against the model that never saw poison here: its own record was there before.
     """
-    about = {"model": run.config.victim.model, "defence": DEFENCES.get(stage, stage)}
+    names = {"victim": "none", "akd": run.config.method}
+    about = {"model": run.config.victim.model, "defence": names.get(stage, stage)}
     about |= name_cell(run) | {"stage": stage}
+    if stage == "victim":
+        about |= compare_victim(run)
     victim = run.record("victim") or {}
     about |= {name: victim.get(name) for name in ("n_train", "n_test")}
     state = {"state": batch.state(run, stage), "sources": (f"{stage}/{run.folder(stage).name}",)}
     return about | (run.record(stage) or {}) | state
 
 
+def compare_victim(run: Run) -> dict:
+    """What a defence's record says of the model that never saw poison, for the victim's."""
+    victim, never = run.record("victim"), run.record("never_poisoned")
+    if not victim or not never:
+        return {}
+    found = {f"{name}_never_poisoned": never[name] for name in MEASURES}
+    is_known = victim["pacc"] is not None
+    return found | {"delta_pacc": abs(victim["pacc"] - never["pacc"]) if is_known else None}
+
+
 def load_records(batch: Batch) -> pd.DataFrame:
     """One row for each run and defence (`none`, `bedkd`, `finetune`, …), done or not."""
     return to_frame(
         [
-            result_row(batch, run, stage)
+            result_row(batch, source, stage)
             for run in batch.runs
-            for stage in batch.profile.result_stages(run, batch.overrides)
+            for source, stage in batch.profile.results(run, batch.overrides)
         ]
     )
 
@@ -159,12 +173,13 @@ def list_attacked(runs: list[Run], stage: str) -> list[Run]:
 
 
 def load_scores(run: Run, where: str) -> pd.DataFrame:
-    """MEPD of every row of D* (`train`) or of the test sets (`test`): mepd, is_poisoned."""
+    """MEPD of the scored rows of D* (`train`) or of the test sets (`test`): mepd, is_poisoned, and
+    of D*, with γ = auto, p."""
     scores = pd.read_parquet(run.folder("mepd") / f"{where}.parquet")
     if where == "train":
         truth = pd.read_parquet(run.folder("data") / "truth/train.parquet")
         scores = scores.assign(is_poisoned=truth.is_poisoned.to_numpy())
-    return scores
+    return scores.dropna()
 
 
 def load_cycles(runs: list[Run]) -> pd.DataFrame:

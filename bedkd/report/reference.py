@@ -48,8 +48,8 @@ def check_finished(batch: Batch) -> None:
 def list_records(batch: Batch) -> Iterator[dict]:
     """What the tables show: of each cell, and, with `study` and `value`, of each variation."""
     for run in batch.runs:
-        for stage in batch.profile.result_stages(run, batch.overrides):
-            yield run.record(stage)
+        for source, stage in batch.profile.results(run, batch.overrides):
+            yield source.record(stage)
         studies = batch.profile.list_studies(run, batch.overrides)
         if "ablations" in studies:
             yield with_hard_loss(run).record("mepd") | {"study": "loss", "value": "hard"}

@@ -1,7 +1,7 @@
 """From a profile to notebook jobs: what runs, after what, and which results it leaves."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bedkd.runs.folders import Run
 from bedkd.runs.profiles import Profile
@@ -37,7 +37,8 @@ def plan_jobs(profile: Profile, overrides: dict) -> list[Job]:
 
     Raises BedkdError: an unknown parameter, or data or weights that are nowhere to be found.
     """
-    return [job for run in profile.runs(overrides) for job in plan_cell(profile, run, overrides)]
+    jobs = [job for run in profile.runs(overrides) for job in plan_cell(profile, run, overrides)]
+    return list({job.name: job for job in jobs}.values())  # cells share the one without an attack
 
 
 def rank_jobs(jobs: list[Job]) -> dict[str, int]:
@@ -81,29 +82,61 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
         jobs.append(Job(notebook, label, *about, title if profile.few_jobs else ""))
         return jobs[-1]
 
-    makers: dict[str, Job] = {}
+    makers, measured, plus = {}, [], profile.plus_run(run)
+    beyond = {"mepd": ((plus, "dmm"), (plus, "mepd")), "akd": ((plus, "akd"),)} if plus else {}
     if profile.few_jobs and c.data.name not in profile.list_focus(overrides):
-        makers = dict.fromkeys(CHAIN, add("04_akd", tuple((run, stage) for stage in CHAIN)))
+        results = tuple((run, stage) for stage in CHAIN) + sum(beyond.values(), ())
+        makers = dict.fromkeys(CHAIN, add("04_akd", results))
+    elif not profile.few_jobs and c.attack.name != "none":  # else its kernel makes it, or waits
+        measured = [plan_never_poisoned(profile, run, overrides)]
+        jobs += measured
     for stage, before in zip(CHAIN, (None, *CHAIN), strict=False):
         if stage not in makers:
             needs = [makers[before]] if before else []
-            makers[stage] = add(STAGES[stage].notebook, ((run, stage),), *needs)
+            results = ((run, stage), *beyond.get(stage, ()))
+            makers[stage] = add(
+                STAGES[stage].notebook, results, *needs, *measured * (stage == "akd")
+            )
     for group in group_work(profile, profile.list_defences(overrides)):
         # a curve over rates and epochs is for a reader of the notebook, at four times the cost
         more = {"defence": alone(group), "with_curve": False, "is_long": "textguard" in group}
         results = tuple((run, stage) for stage in group)
-        add("05_defences", results, makers["victim"], name=title_group(group, "rivals"), **more)
+        add(
+            "05_defences",
+            results,
+            makers["victim"],
+            *measured,
+            name=title_group(group, "rivals"),
+            **more,
+        )
     studies = profile.list_studies(run, overrides)
     if "ablations" in studies:
-        add("06_ablations", ablation_results(run), makers["mepd"], is_long=True)
+        results = ablation_results(run) + tuple((r, "akd") for r in profile.plus_parts(run))
+        add("06_ablations", results, makers["mepd"], *measured, is_long=True)
     for group in group_work(profile, profile.list_sweeps(run, overrides)):
         names = [sweep.name for sweep in group]
         results = tuple(result for sweep in group for result in sweep_results(run, sweep))
         more = {"name": title_group(names, "sweeps"), "sweep": alone(names), "is_long": True}
-        add("07_sensitivity", results, makers["akd"], **more)
+        add("07_sensitivity", results, makers["akd"], *measured, **more)
     if "tsne" in studies:
         add("08_tsne", ((run, "tsne"),), makers["akd"])
     return jobs
+
+
+def plan_never_poisoned(profile: Profile, run: Run, overrides: dict) -> Job:
+    """The victim of the same cell without an attack, whose own job it is if the grid has it."""
+    c = run.config
+    clean = replace(run, config=c.without_attack())
+    title = f"{c.data.name} none seed {c.seed}"
+    parameters = {
+        "profile": profile.path,
+        "dataset": c.data.name,
+        "attack": "none",
+        "seed": c.seed,
+        "overrides": profile.cell_overrides(overrides),
+    }
+    results = ((clean, "victim"),)
+    return Job("01_poisoning", label_results(clean, results), parameters, (), title, results)
 
 
 def label_results(run: Run, results: Results) -> str:

@@ -16,7 +16,7 @@ from bedkd.data.attacks import check_attack
 from bedkd.data.readers import get_spec
 from bedkd.runs.folders import Run
 from bedkd.runs.stages import ABLATIONS, RIVALS
-from bedkd.runs.sweeps import STUDIES, SWEEPS, Sweep, as_list, read_sweep
+from bedkd.runs.sweeps import STUDIES, SWEEPS, Sweep, as_list, read_sweep, vary
 
 PROJECT = Path(__file__).parents[2]
 GRID_KEYS = ("dataset", "attack", "seed")
@@ -37,6 +37,7 @@ class Grid:
 class Profile:
     """`datasets`: what differs for one data set.
 
+    `plus`: the parameters of BeDKD+, over BeDKD's; it runs beside it if there are any.
     `defences`: the rivals of Table 1. `studies`: Tables 2 to 5, Figures 3 and 5 and more (see
     `sweeps.STUDIES`), made of the data sets in `focus`; `sweeps`: the values of those that are one.
     `few_jobs`: one kernel for all notebooks of a cell, one notebook for all its rivals, one for its
@@ -54,6 +55,7 @@ class Profile:
     few_jobs: Flag = False
     sweeps: dict = Field(default_factory=dict)
     config: dict = Field(default_factory=dict)
+    plus: dict[str, dict] = Field(default_factory=dict)
     datasets: dict[str, dict] = Field(default_factory=dict)
 
     def run(self, dataset: str, attack: str, seed: int, overrides: dict | None = None) -> Run:
@@ -134,12 +136,38 @@ class Profile:
             raise BedkdError(f"profile {self.name} gives no values for sweep {name!r}")
         return read_sweep(name, self.sweeps.get(name))
 
-    def result_stages(self, run: Run, overrides: dict | None = None) -> list[str]:
-        """The stages whose records are rows of Tables 1 and 2."""
-        stages = ["victim", "akd", *self.list_defences(overrides)]
+    def plus_run(self, run: Run) -> Run | None:
+        """The same cell with BeDKD+; None if the profile has none."""
+        return vary(run, flatten(self.plus)) if self.plus else None
+
+    def plus_parts(self, run: Run) -> list[Run]:
+        """The same cell with one part of BeDKD+ alone: its scores, its punishment, counter-poison
+        (see `RunConfig.method`)."""
+        plus = flatten(self.plus)
+        parts = {
+            "scores": {"dmm", "mepd.gamma", "mepd.selection"},
+            "margin": {"akd.penalty"},
+            "counter": {"akd"},
+        }
+        found = []
+        for part, names in parts.items():
+            own = {k: v for k, v in plus.items() if names & {k, k.split(".")[0]}}
+            if part == "counter":
+                own.pop("akd.penalty", None)
+            found += [vary(run, own)] * bool(own)
+        return found
+
+    def results(self, run: Run, overrides: dict | None = None) -> list[tuple[Run, str]]:
+        """The results whose records are rows of Tables 1 and 2."""
+        plus = self.plus_run(run)
+        found = [(run, "victim"), (run, "akd"), *[(plus, "akd")] * bool(plus)]
+        if run.config.attack.name != "none":
+            found.append((run, "never_poisoned"))
+        stages = self.list_defences(overrides)
         if "ablations" in self.list_studies(run, overrides):
             stages += [s for s in ("finetune", *ABLATIONS) if s not in stages]
-        return stages
+            found += [(part, "akd") for part in self.plus_parts(run)]
+        return found + [(run, stage) for stage in stages]
 
 
 def outputs_folder() -> Path:
@@ -192,6 +220,11 @@ def merge(base: dict, changes: dict) -> dict:
         is_section = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if is_section else value
     return merged
+
+
+def flatten(nested: dict[str, dict]) -> dict:
+    """`{"dmm": {"alpha": 0.5}}` as `{"dmm.alpha": 0.5}`."""
+    return {f"{s}.{name}": value for s, part in nested.items() for name, value in part.items()}
 
 
 def nest(flat: dict) -> dict:

@@ -65,5 +65,5 @@ def vary(run: Run, changes: dict[str, object]) -> Run:
     values = asdict(run.config)
     for key, value in changes.items():
         section, name = key.split(".")
-        values[section][name] = value
+        values.setdefault(section, {})[name] = value
     return replace(run, config=build(values))

@@ -29,13 +29,15 @@ class Stage:
     is_shared: bool = False  # by all cells with the same configuration of it
 
 
+MEASURED = ("never_poisoned",)  # what a defence's numbers are held against
+
 STAGES: dict[str, Stage] = {
     "data": Stage(None, ("data", "attack", "seed"), "01_poisoning"),
     "victim": Stage("data", ("victim", "device", "precision"), "01_poisoning"),
     "never_poisoned": Stage("data", (), "04_akd", clean=("victim",)),
     "dmm": Stage("victim", ("dmm",), "02_dmm"),
     "mepd": Stage("dmm", ("mepd",), "03_mepd"),
-    "akd": Stage("mepd", ("akd",), "04_akd"),
+    "akd": Stage("mepd", ("akd",), "04_akd", also=MEASURED),
     "tsne": Stage("akd", ("tsne",), "08_tsne"),
     "language": Stage(None, ("language", "device", "precision"), "05_defences", is_shared=True),
     "teacher": Stage(
@@ -44,14 +46,14 @@ STAGES: dict[str, Stage] = {
         "05_defences",
         is_shared=True,
     ),
-    "finetune": Stage("victim", ("finetune",), "05_defences", "finetune"),
-    "onion": Stage("victim", ("onion",), "05_defences", also=("language",)),
-    "imbert": Stage("victim", ("imbert",), "05_defences", "imbert"),
-    "textguard": Stage("victim", ("textguard",), "05_defences"),
-    "w2s": Stage("victim", ("w2s",), "05_defences", also=("teacher",)),
-    "finetune_dmm": Stage("mepd", ("finetune",), "06_ablations", "finetune"),
-    "kd": Stage("victim", ("akd",), "06_ablations", "distill"),
-    "kd_dmm": Stage("mepd", ("akd",), "06_ablations", "distill"),
+    "finetune": Stage("victim", ("finetune",), "05_defences", "finetune", also=MEASURED),
+    "onion": Stage("victim", ("onion",), "05_defences", also=("language", *MEASURED)),
+    "imbert": Stage("victim", ("imbert",), "05_defences", "imbert", also=MEASURED),
+    "textguard": Stage("victim", ("textguard",), "05_defences", also=MEASURED),
+    "w2s": Stage("victim", ("w2s",), "05_defences", also=("teacher", *MEASURED)),
+    "finetune_dmm": Stage("mepd", ("finetune",), "06_ablations", "finetune", also=MEASURED),
+    "kd": Stage("victim", ("akd",), "06_ablations", "distill", also=MEASURED),
+    "kd_dmm": Stage("mepd", ("akd",), "06_ablations", "distill", also=MEASURED),
 }
 CHAIN = ("victim", "dmm", "mepd", "akd")  # one notebook each; `data` is made in the victim's
 RIVALS = ("finetune", "onion", "imbert", "textguard", "w2s")  # Table 1

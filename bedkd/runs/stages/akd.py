@@ -1,44 +1,79 @@
 """BeDKD's clean model CM; ASR and CACC are read on the way, and steer nothing."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from bedkd.core.files import write_json
 from bedkd.data.splits import draw_clean_few
+from bedkd.evaluation.sides import DefenderView
 from bedkd.evaluation.watchers import Watched, reading_interval, watch_metrics
 from bedkd.method.akd import distill_clean_model
+from bedkd.method.counter import Candidate, reconstruct
+from bedkd.method.mepd import select_contrast
 from bedkd.nn.classifier import save_classifier
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import data_fields, read_truth, read_view
+from bedkd.runs.stages.never_poisoned import compare
+from bedkd.runs.stages.predictions import predict_tests
 
 DETECTION_FIELDS = (
     *("far_train", "frr_train", "far_test", "frr_test"),
     *("n_flagged", "n_selected", "poison_few_purity"),
 )
+LEAN_FIELDS = ("lean_label", "lean_share", "lean_others", "lean_is_suspicious")
 
 
 def make(run: Run, stage: str, folder: Path) -> dict:
-    view, truth, c = read_view(run), read_truth(run), run.config
+    """Leaves CM, its history and, with counter-poison, triggers.json: what was tried out."""
+    view, c = read_view(run), run.config
     start = 0 if c.akd.is_clean_shared else c.dmm.n_clean_per_class
     few = draw_clean_few(view.clean_pool, c.akd.n_clean_per_class, start)
     poison_few = pd.read_parquet(run.folder("mepd") / "poison_few.parquet")
-    every = reading_interval(truth, [few, poison_few], c.akd.evaluate_every)
-    first = {name: run.record("victim")[name] for name in ("asr", "cacc")}
-    watch = Watched(watch_metrics(view.victim, truth, every, c.akd.cycles, first))
+    truth = read_truth(run).without(poison_few.row)
+    trained = [few] * (1 + c.akd.n_counter) + [poison_few]
+    every = reading_interval(truth, trained, c.akd.evaluate_every)
+    watch = Watched(watch_metrics(view.victim, truth, every, c.akd.cycles))
     started = time.perf_counter()
+    tried = rebuild_triggers(run, view, few, poison_few) if c.akd.n_counter else []
+    seconds_counter = time.perf_counter() - started
+    triggers = [candidate for candidate in tried if candidate.is_trigger]
+    if not triggers and run.record("mepd").get("lean_is_suspicious") is False:
+        poison_few = poison_few[:0]  # as many as clean rows give, and nothing in them
     clean, history = distill_clean_model(
-        view.victim, few, poison_few, c.akd, seed=c.seed, watch=watch
+        view.victim, few, poison_few, c.akd, seed=c.seed, watch=watch, triggers=triggers
     )
     seconds = time.perf_counter() - started - watch.seconds
     save_classifier(clean, folder / "model", {"base": c.victim.model, "role": "clean model"})
     write_json(folder / "history.json", history)
-    evaluation = {name: history[-1][name] for name in ("asr", "cacc")}
-    own = {"defence": "bedkd", "n_clean": len(few), "n_poison": len(poison_few)}
-    detection = {name: run.record("mepd")[name] for name in DETECTION_FIELDS}
+    own = {"defence": c.method, "n_clean": len(few), "n_poison": len(poison_few)}
+    if c.akd.n_counter:
+        write_json(folder / "triggers.json", [asdict(candidate) for candidate in tried])
+        own |= {"triggers": [t.words for t in triggers], "seconds_counter": seconds_counter}
+    predicted = predict_tests(folder, clean.predict, truth)
+    evaluation = compare(run, truth, truth.score(predicted))
+    found = run.record("mepd")
+    names = DETECTION_FIELDS + LEAN_FIELDS * ("lean_label" in found)
+    detection = {name: found[name] for name in names}
     times = defence_seconds(run, seconds) | {"seconds_watching": watch.seconds}
     return data_fields(run) | own | evaluation | detection | times
+
+
+def rebuild_triggers(
+    run: Run, view: DefenderView, few: pd.DataFrame, poison_few: pd.DataFrame
+) -> list[Candidate]:
+    """Candidates from the rows found of the label that most of them have, against clean rows of it:
+    D_c^few's, and those of D* that move most."""
+    if poison_few.empty:
+        return []
+    label = int(poison_few.label.mode()[0])
+    found = poison_few[poison_few.label == label].text
+    scores = pd.read_parquet(run.folder("mepd") / "train.parquet").iloc[:, -1].to_numpy()
+    contrast = select_contrast(view.train, scores, view.victim_probabilities, label)
+    clean = [*few[few.label == label].text, *contrast.text]
+    return reconstruct(view.victim, few, list(found), clean, label, seed=run.config.seed)
 
 
 def defence_seconds(run: Run, seconds_akd: float) -> dict:

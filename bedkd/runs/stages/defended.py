@@ -14,6 +14,7 @@ from bedkd.nn.classifier import save_classifier
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import data_fields, read_truth, read_view
 from bedkd.runs.stages import STAGES, stage_modules
+from bedkd.runs.stages.never_poisoned import compare
 from bedkd.runs.stages.predictions import predict_tests
 
 
@@ -37,6 +38,8 @@ def measure(
 ) -> dict:
     """The record of `defend`, under the stage's section of the configuration."""
     truth = read_truth(run)
+    if STAGES[stage].upstream == "mepd":
+        truth = truth.without(view.poison_few.row)
     started = time.perf_counter()
     config = getattr(run.config, STAGES[stage].sections[0])
     defended = defend(view, config, seed=run.config.seed)
@@ -47,6 +50,5 @@ def measure(
     if defended.model:
         save_classifier(defended.model, folder / "model", {"base": run.config.victim.model})
     write_json(folder / "history.json", defended.history)
-    return (
-        data_fields(run) | {"defence": stage} | truth.score(probabilities) | defended.facts | times
-    )
+    evaluation = compare(run, truth, truth.score(probabilities))
+    return data_fields(run) | {"defence": stage} | evaluation | defended.facts | times

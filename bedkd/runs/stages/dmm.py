@@ -1,4 +1,5 @@
-"""The DMM, and its probabilities on D*, so that any γ or selection costs no pass."""
+"""The DMM, or one for each fold, and its probabilities on D*, so that any γ or selection costs no
+pass."""
 
 import time
 from pathlib import Path
@@ -8,29 +9,52 @@ import numpy as np
 from bedkd.core.files import write_json
 from bedkd.data.splits import draw_clean_few
 from bedkd.evaluation.watchers import Watched, watch_mepd
-from bedkd.method.dmm import distill_dmm
+from bedkd.method.dmm import distill_folds
 from bedkd.nn.classifier import save_classifier
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import read_truth, read_view
 from bedkd.runs.stages.predictions import predict_tests
 
+PATH = "path.npz"
+
 
 def make(run: Run, stage: str, folder: Path) -> dict:
-    view, truth, c = read_view(run), read_truth(run), run.config
-    few = draw_clean_few(view.clean_pool, c.dmm.n_clean_per_class)
-    watch = Watched(watch_mepd(view, truth, c.seed, len(few)))
+    """Leaves the first DMM, its history, and path.npz.
+
+    path.npz: rows [n], the scored rows of D*; train, and, with several folds, fold and clean (see
+    `distill_folds`), and label [M] and victim [M, C] of D_c^few.
+    """
+    view, truth, c, seed = read_view(run), read_truth(run), run.config.dmm, run.config.seed
+    few = draw_clean_few(view.clean_pool, c.n_clean_per_class)
+    kept = {"rows": draw_scored(len(view.train), c.n_scored, seed)}
+    rows = view.victim.encode(view.train.text.iloc[kept["rows"]])
+    watch = Watched(watch_mepd(view, truth, seed, len(few) // c.n_folds))
     started = time.perf_counter()
-    dmm, history = distill_dmm(view.victim, few, c.dmm, seed=c.seed, watch=watch)
-    seconds = time.perf_counter() - started - watch.seconds
-    started = time.perf_counter()
-    np.save(folder / "train_probabilities.npy", dmm.predict(list(view.train.text)))
-    scoring = time.perf_counter() - started
-    save_classifier(dmm, folder / "model", {"base": c.victim.model, "role": "dmm"})
+    if c.n_folds > 1:
+        kept |= {"label": few.label, "victim": view.victim.predict(list(few.text))}
+    dmm, history, path, scoring = distill_folds(view.victim, few, rows, c, seed=seed, watch=watch)
+    seconds = time.perf_counter() - started - watch.seconds - scoring
+    np.savez(folder / PATH, **kept, **path)
+    save_classifier(dmm, folder / "model", {"base": run.config.victim.model, "role": "dmm"})
     predict_tests(folder, dmm.predict, truth)
     write_json(folder / "history.json", history)
     return {
         "seconds": seconds,
         "seconds_scoring": scoring,
         "seconds_watching": watch.seconds,
+        "n_scored": len(kept["rows"]),
         "flipped_accuracy": history[-1]["flipped_accuracy"],
     }
+
+
+def draw_scored(n_rows: int, n_scored: int | None, seed: int) -> np.ndarray:
+    """Rows of D*, in its order: all, or a random part."""
+    if n_scored is None or n_scored >= n_rows:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng([seed, 21]).permutation(n_rows)[:n_scored])
+
+
+def read_path(run: Run) -> dict[str, np.ndarray]:
+    """What the stage left in path.npz."""
+    with np.load(run.folder("dmm") / PATH) as arrays:
+        return dict(arrays)

@@ -1,4 +1,4 @@
-"""MEPD of every row of D*, the flagged rows, and D_p^few*. Then, and only then, the truth."""
+"""MEPD of the scored rows of D*, the flagged rows, D_p^few*. Then, and only then, the truth."""
 
 import time
 from pathlib import Path
@@ -8,26 +8,61 @@ import pandas as pd
 
 from bedkd.evaluation import metrics
 from bedkd.evaluation.sides import Truth
-from bedkd.method.mepd import flag_poisoned, mepd, select_poison_few
+from bedkd.method.mepd import (
+    AUTO_LEVEL,
+    find_lean,
+    flag_poisoned,
+    mepd,
+    p_values,
+    select_poison_few,
+)
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import read_truth
+from bedkd.runs.stages.dmm import read_path
 from bedkd.runs.stages.predictions import load_tests
 
 
 def make(run: Run, stage: str, folder: Path) -> dict:
-    c = run.config
+    """Leaves train.parquet, a row for each of D*: mepd, the mean over DMMs and epochs, and, with
+    γ = auto, p (NaN: not scored); then also clean.parquet: label and mepd of D_c^few's rows."""
+    c = run.config.mepd
     train = pd.read_parquet(run.folder("data") / "train.parquet")
     victim = np.load(run.folder("victim") / "train_probabilities.npy")
+    path = read_path(run)
     started = time.perf_counter()
-    scores = mepd(victim, np.load(run.folder("dmm") / "train_probabilities.npy"))
-    few = select_poison_few(train, scores, victim, c.mepd, seed=c.seed)
+    scores = score_rows(path, train.label.to_numpy(), victim, is_auto=c.gamma == "auto")
+    deciding = scores[scores.columns[-1]].to_numpy()
+    few = select_poison_few(train, deciding, victim, c, seed=run.config.seed)
+    found = {}
+    if c.gamma == "auto":
+        is_agreed = victim.argmax(axis=1) == train.label.to_numpy()
+        lean = find_lean(deciding, train.label.to_numpy(), is_agreed, victim.shape[1])
+        found = {f"lean_{name}": value for name, value in vars(lean).items()}
+        clean_mepd(path).to_parquet(folder / "clean.parquet")
     seconds = time.perf_counter() - started
-    pd.DataFrame({"mepd": scores}).to_parquet(folder / "train.parquet")
+    scores.to_parquet(folder / "train.parquet")
     few.to_parquet(folder / "poison_few.parquet")
     tests = score_tests(run)
     tests.to_parquet(folder / "test.parquet")
-    found = describe_detection(read_truth(run), scores, tests, few, c.mepd.gamma)
+    found |= describe_detection(read_truth(run), deciding, tests, few, c.gamma)
     return {"seconds": seconds} | found
+
+
+def score_rows(path: dict, labels: np.ndarray, victim: np.ndarray, *, is_auto: bool):
+    """Columns mepd and, if `is_auto`, p, of all rows of D*."""
+    rows = path["rows"]
+    scores = mepd(victim[rows], path["train"])  # [F, R, n]
+    columns = {"mepd": scores.mean(axis=(0, 1))}
+    if is_auto:
+        moved = mepd(path["victim"], path["clean"])
+        columns["p"] = p_values(scores, labels[rows], moved, path["label"], path["fold"])
+    return pd.DataFrame(columns, index=rows).reindex(range(len(labels)))
+
+
+def clean_mepd(path: dict) -> pd.DataFrame:
+    """Label and mean MEPD of D_c^few's rows, each under the DMM that did not see it."""
+    moved = mepd(path["victim"], path["clean"]).mean(axis=0)
+    return pd.DataFrame({"label": path["label"], "mepd": moved})
 
 
 def score_tests(run: Run) -> pd.DataFrame:
@@ -42,16 +77,24 @@ def score_tests(run: Run) -> pd.DataFrame:
 
 
 def describe_detection(
-    truth: Truth, scores: np.ndarray, tests: pd.DataFrame, few: pd.DataFrame, gamma: float
+    truth: Truth,
+    scores: np.ndarray,
+    tests: pd.DataFrame,
+    few: pd.DataFrame,
+    gamma: float | str,
 ) -> dict:
-    """FAR and FRR on D* and on the test sets, and how many of the chosen rows are poisoned."""
+    """FAR and FRR on the scored rows of D* and on the test sets, and how many of the chosen rows
+    are poisoned. With γ = auto the tests have none: their rows have no path."""
     is_poisoned = truth.train.is_poisoned.to_numpy()
+    is_auto, is_known = gamma == "auto", ~np.isnan(scores)
+    level = AUTO_LEVEL if is_auto else gamma
+    known, kinds = scores[is_known], is_poisoned[is_known]
     return {
-        "far_train": metrics.far(scores, is_poisoned, gamma),
-        "frr_train": metrics.frr(scores, is_poisoned, gamma),
-        "far_test": metrics.far(tests.mepd, tests.is_poisoned, gamma),
-        "frr_test": metrics.frr(tests.mepd, tests.is_poisoned, gamma),
-        "n_flagged": int(flag_poisoned(scores, gamma).sum()),
+        "far_train": metrics.far(known, kinds, level),
+        "frr_train": metrics.frr(known, kinds, level),
+        "far_test": None if is_auto else metrics.far(tests.mepd, tests.is_poisoned, level),
+        "frr_test": None if is_auto else metrics.frr(tests.mepd, tests.is_poisoned, level),
+        "n_flagged": int(flag_poisoned(known, level).sum()),
         "n_selected": len(few),
         "poison_few_purity": metrics.percent(is_poisoned[few.row]),
     }

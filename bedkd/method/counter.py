@@ -1,0 +1,216 @@
+"""Counter-poison: the trigger, rebuilt from the rows found, put into clean rows with true labels.
+
+Not in the paper. Punishing the rows found (Eq. 6) says what they are not, so a strong trigger ends
+up pointing to another class. A clean row whose label stays the same with and without the trigger
+says that the trigger means nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2
+
+from bedkd.core.blindness import check_blind
+from bedkd.nn.classifier import Classifier
+
+MAX_WORDS = 8  # of a phrase
+MAX_ROUNDS = 16
+MAX_TRIED = 128  # clean rows that a candidate is put into
+MIN_ROWS = 3  # found rows that carry a candidate
+SIGNIFICANCE = 0.01  # of a candidate, over all that are looked at
+CLEAR = 10.0  # points by which an opening must turn more rows: a phrase may stand in it
+MIN_FLIPS = 50.0  # percent of clean rows that a trigger must bring to the leaning label
+OPENING = range(3, 21)  # words of an opening clause, comma included
+GAP = "\0"  # stands where an earlier candidate stood, so that no phrase reaches across
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What the found rows have more often than clean rows of the same label.
+
+    `kind`: `phrase` stands anywhere; `opening` is the clause before the first comma of texts that
+    start with `words`, as syntactic triggers have it. `pieces`: what is put into other texts.
+    `n_found`, `n_clean`: rows that carry it; `flips`: clean rows of other labels, in percent, that
+    the victim gives the leaning label once it is put into them.
+    """
+
+    words: str
+    kind: Literal["phrase", "opening"]
+    pieces: tuple[str, ...]
+    n_found: int
+    n_clean: int
+    flips: float = 0.0
+
+    @property
+    def is_trigger(self) -> bool:
+        return self.flips >= MIN_FLIPS
+
+
+def reconstruct(
+    victim: Classifier,
+    clean_few: pd.DataFrame,
+    found: Sequence[str],
+    clean: Sequence[str],
+    label: int,
+    *,
+    seed: int,
+) -> list[Candidate]:
+    """Candidates, in the order in which they were tried out on D_c^few's rows of other labels.
+
+    found, clean: texts of the leaning `label`, taken for poisoned and for clean. In each round the
+    phrase and the opening that part them best are put into clean rows, and the one that turns more
+    of them is taken out of all texts before the next round: of several trigger words each shows by
+    itself. The victim's own reaction decides what `is_trigger`, so a word that is frequent among
+    the found rows by chance is none.
+
+    Raises BlindnessError: `clean_few` carries more than text and label.
+    """
+    check_blind(clean_few)
+    others = clean_few[clean_few.label != label].text
+    others = list(others[victim.predict(list(others)).argmax(axis=1) != label][:MAX_TRIED])
+    rng = np.random.default_rng([seed, 70])
+    whole = [text.split() for text in found]
+    texts = [whole, [text.split() for text in clean]]
+    tried: list[Candidate] = []
+    for _ in range(MAX_ROUNDS):
+        round_ = []
+        for find, make in ((phrases_in, phrase), (openings_in, opening)):
+            counts = [Counter(name for words in part for name in find(words)) for part in texts]
+            if name := most_telling(*counts, *map(len, texts)):
+                candidate = make(name, whole, *(part[name] for part in counts))
+                round_.append(try_out(candidate, victim, others, label, rng))
+        if not round_:
+            break
+        best = max(round_, key=lambda c: c.flips + CLEAR * (c.kind == "phrase"))
+        for candidate in [best] if best.is_trigger else round_:
+            tried.append(candidate)
+            texts = [[take_out(words, candidate) for words in part] for part in texts]
+    return tried
+
+
+def phrase(words: str, rows: list[list[str]], n_found: int, n_clean: int) -> Candidate:
+    return Candidate(words, "phrase", (words,), n_found, n_clean)
+
+
+def opening(first: str, rows: list[list[str]], n_found: int, n_clean: int) -> Candidate:
+    """`rows`: where the clauses are taken from."""
+    clauses = {" ".join(clause) for row in rows if (clause := opening_of(row))[:1] == [first]}
+    return Candidate(first, "opening", tuple(sorted(clauses)), n_found, n_clean)
+
+
+def try_out(candidate: Candidate, victim: Classifier, texts: list[str], label: int, rng):
+    """The candidate with the share of `texts` that the victim gives `label` once it is in them."""
+    if not texts:
+        return candidate
+    made = [insert(text, candidate, rng) for text in texts]
+    is_flipped = victim.predict(made).argmax(axis=1) == label
+    return replace(candidate, flips=100 * float(is_flipped.mean()))
+
+
+def phrases_in(words: list[str]) -> set[str]:
+    """All runs of up to MAX_WORDS words that no gap cuts."""
+    runs = [run.split() for run in " ".join(words).split(GAP)]
+    return {
+        " ".join(run[i : i + n])
+        for run in runs
+        for n in range(1, MAX_WORDS + 1)
+        for i in range(len(run) - n + 1)
+    }
+
+
+def openings_in(words: list[str]) -> set[str]:
+    """The first word, where the text starts with an opening clause."""
+    return set(opening_of(words)[:1])
+
+
+def opening_of(words: list[str]) -> list[str]:
+    """The words up to the first comma; none where that is not an opening clause."""
+    end = words.index(",") + 1 if "," in words else 0
+    return words[:end] if end in OPENING and words[0] != GAP else []
+
+
+def most_telling(found: Counter, clean: Counter, n_found: int, n_clean: int) -> str | None:
+    """The name with the largest G² among those that are more frequent in found rows; the longest
+    of equals. None: none is significant."""
+    names = [
+        name
+        for name, n in found.items()
+        if n >= MIN_ROWS and n * n_clean > clean[name] * n_found  # so the shares
+    ]
+    if not names:
+        return None
+    inside, outside = (np.array([part[name] for name in names]) for part in (found, clean))
+    scores = likelihood_ratio(inside, outside, n_found, n_clean).round(6)
+    best = max(range(len(names)), key=lambda i: (scores[i], len(names[i]), names[i]))
+    return names[best] if chi2.sf(scores[best], 1) * len(names) < SIGNIFICANCE else None
+
+
+def likelihood_ratio(inside: np.ndarray, outside: np.ndarray, n: int, m: int) -> np.ndarray:
+    """G² of the tables [[inside, n - inside], [outside, m - outside]], as arrays of equal shape."""
+    seen = np.stack([inside, n - inside, outside, m - outside]).astype(float)
+    share = (inside + outside) / (n + m)
+    expected = np.stack([n * share, n * (1 - share), m * share, m * (1 - share)])
+    is_seen = seen > 0
+    ratio = np.divide(seen, expected, out=np.ones_like(seen), where=is_seen)
+    return 2 * (seen * np.log(ratio)).sum(axis=0)
+
+
+def take_out(words: list[str], candidate: Candidate) -> list[str]:
+    """The text with a gap where the candidate stood."""
+    part = candidate.words.split()
+    if candidate.kind == "opening":
+        clause = opening_of(words)
+        return [GAP, *words[len(clause) :]] if clause[:1] == part else words
+    left, i = [], 0
+    while i < len(words):
+        is_here = words[i : i + len(part)] == part
+        left.append(GAP if is_here else words[i])
+        i += len(part) if is_here else 1
+    return left
+
+
+def insert(text: str, trigger: Candidate, rng: np.random.Generator) -> str:
+    """An opening in front; a phrase between two words, drawn uniformly."""
+    piece = str(rng.choice(np.array(trigger.pieces, dtype=object)))
+    if trigger.kind == "opening":
+        return f"{piece} {text}"
+    words = text.split()
+    words.insert(int(rng.integers(len(words) + 1)), piece)
+    return " ".join(words)
+
+
+def carried(text: str, triggers: Sequence[Candidate]) -> list[Candidate]:
+    """The triggers that a text carries, each as often as it does; an opening last."""
+    own, words = [], text.split()
+    for trigger in sorted(triggers, key=lambda trigger: trigger.kind != "opening"):
+        left = take_out(words, trigger)
+        own += [trigger] * (left.count(GAP) - words.count(GAP))
+        words = left
+    return own[::-1]
+
+
+def draw_counter_poison(
+    clean_few: pd.DataFrame,
+    found: Iterable[str],
+    triggers: Sequence[Candidate],
+    n_copies: int,
+    *,
+    seed: int,
+) -> pd.DataFrame:
+    """`n_copies` of each row of D_c^few, each with as many of the triggers as some found row has.
+
+    Returns columns text, label (the row's own: the true one), source (place in `clean_few`).
+    """
+    rng = np.random.default_rng([seed, 71])
+    loads = [own for text in found if (own := carried(text, triggers))]
+    rows = []
+    for _ in range(n_copies):
+        for source, (text, label) in enumerate(zip(clean_few.text, clean_few.label, strict=True)):
+            for trigger in loads[rng.integers(len(loads))]:
+                text = insert(text, trigger, rng)
+            rows.append((text, label, source))
+    return pd.DataFrame(rows, columns=["text", "label", "source"])
