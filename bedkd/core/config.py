@@ -176,7 +176,7 @@ class RunConfig:
 
     @property
     def method(self) -> str:
-        """`bedkd` as printed, `bedkd_plus` with all that is beyond the paper, else with the part."""
+        """`bedkd` as printed, `bedkd_plus`, or with one part of it, such as `bedkd_counter`."""
         parts = {
             "scores": self.mepd.gamma == "auto",
             "margin": self.akd.penalty == "margin",

@@ -83,7 +83,11 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
         return jobs[-1]
 
     makers, measured, plus = {}, [], profile.plus_run(run)
-    beyond = {"mepd": ((plus, "dmm"), (plus, "mepd")), "akd": ((plus, "akd"),)} if plus else {}
+    beyond: dict[str, Results] = {"mepd": (), "akd": ()}
+    if plus:
+        beyond = {"mepd": ((plus, "dmm"), (plus, "mepd")), "akd": ((plus, "akd"),)}
+    if c.attack.name != "none":
+        beyond["akd"] += ((run, "never_poisoned"),)
     if profile.few_jobs and c.data.name not in profile.list_focus(overrides):
         results = tuple((run, stage) for stage in CHAIN) + sum(beyond.values(), ())
         makers = dict.fromkeys(CHAIN, add("04_akd", results))
