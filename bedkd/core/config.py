@@ -154,10 +154,6 @@ class RunConfig:
                 f"dmm.n_folds is {self.dmm.n_folds}, but dmm.n_clean_per_class is "
                 f"{self.dmm.n_clean_per_class}: each fold needs a row of each class"
             )
-        if self.dmm.n_readings > self.dmm.epochs:
-            raise BedkdError(
-                f"dmm.n_readings is {self.dmm.n_readings}, but dmm.epochs is {self.dmm.epochs}"
-            )
         if self.mepd.gamma == "auto" and self.dmm.n_folds == 1:
             raise BedkdError(
                 "mepd.gamma: auto reads clean rows that the DMM did not train on; set dmm.n_folds "

@@ -53,8 +53,9 @@ def split_folds(labels: Sequence[int], n_folds: int) -> np.ndarray:
 
 
 def reading_epochs(epochs: int, n_readings: int) -> set[int]:
-    """So many epochs, evenly spread, the last among them."""
-    return {round(epochs * (i + 1) / n_readings) for i in range(n_readings)}
+    """So many epochs, evenly spread, the last among them; all, if there are fewer."""
+    n = min(epochs, n_readings)
+    return {round(epochs * (i + 1) / n) for i in range(n)}
 
 
 def distill_folds(

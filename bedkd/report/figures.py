@@ -17,6 +17,12 @@ BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
 SOLID, DASHED = {"color": BLUE, "linestyle": "-"}, {"color": ORANGE, "linestyle": "--"}
 HIGH, LOW = SOLID | {"marker": "s"}, DASHED | {"marker": "o"}  # where a metric should be
 METRICS = {"cacc": HIGH, "asr": LOW, "far": LOW, "frr": HIGH}
+# what tells a trigger that is forgotten from one that is turned round
+FORGETTING = {
+    "pacc": HIGH | {"color": "#009E73"},
+    "asr": LOW | {"label": "ASR"},
+    "lfr_target": {"color": "#CC79A7", "linestyle": "-.", "marker": "^", "label": "LFR target"},
+}
 ATTACK_COLOURS = {"badwords": BLUE, "addsent": ORANGE, "synbkd": GREEN, "none": BLACK}
 CLASS_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -114,6 +120,33 @@ def plot_cycles(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     looks = {name: METRICS[name] for name in ("cacc", "asr")}
     ax = draw_lines(history, "epoch", looks, ax=ax, xlabel="AKD cycle", **PERCENT)
     ax.legend(**BESIDE)
+    return ax
+
+
+def plot_forgetting(
+    history: pd.DataFrame, *, never_poisoned: dict | None = None, ax: Axes | None = None
+) -> Axes:
+    """PACC, ASR and the target class's LFR over the AKD cycles. history: epoch and these (percent).
+
+    never_poisoned: the same of a model that never saw poison, drawn as thin lines: a backdoor is
+    forgotten where all three reach theirs.
+    """
+    ax = draw_lines(history, "epoch", FORGETTING, ax=ax, xlabel="AKD cycle", **PERCENT)
+    for name, look in FORGETTING.items():
+        if (value := (never_poisoned or {}).get(name)) is not None:
+            ax.axhline(value, color=look["color"], linewidth=0.8, linestyle=":")
+    ax.legend(**BESIDE)
+    return ax
+
+
+def plot_p_values(scores: pd.DataFrame, *, level: float, ax: Axes | None = None) -> Axes:
+    """Histogram of the p-values along the DMM's path. scores: p, is_poisoned. Rows left of `level`
+    are flagged."""
+    renamed = scores[["p", "is_poisoned"]].rename(columns={"p": "mepd"})
+    ax = plot_mepd(renamed, gamma=level, ax=ax)
+    ax.set_xlabel("p-value along the path, within the given label")
+    ax.get_lines()[-1].set_label(f"p = {level}")
+    ax.legend()
     return ax
 
 

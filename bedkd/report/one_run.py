@@ -1,20 +1,26 @@
 """What the notebooks show of one run. Reads the truth; nothing here goes back to a defence."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from bedkd.defences import finetune, imbert, onion
 from bedkd.defences.interface import EquippedView
 from bedkd.defences.language.word_scores import leave_one_out
 from bedkd.evaluation.metrics import percent
 from bedkd.evaluation.watchers import watch_metrics
-from bedkd.method.mepd import select_poison_few
+from bedkd.method.counter import MIN_FLIPS
+from bedkd.method.dmm import reading_epochs
+from bedkd.method.mepd import mepd, select_poison_few
 from bedkd.report.layouts import ABLATION_NAMES, DEFENCE_NAMES
+from bedkd.report.loading import load_scores
 from bedkd.runs.ensure import ensure, load_truth, load_view
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import read_model
+from bedkd.runs.stages.dmm import read_path
 from bedkd.runs.stages.language import read_language
 
 # of a defence's record: what others have too, or what is shown elsewhere
@@ -22,6 +28,7 @@ SHARED_FIELDS = {
     *("stage", "key", "dataset", "attack", "model", "seed", "poison_rate", "label_mode", "config"),
     *("versions", "commit", "started_at", "files", "defence", "asr", "cacc", "target_label"),
 }
+HEADS = {"asr": "ASR", "cacc": "CACC", "pacc": "PACC", "lfr_target": "LFR target"}
 SELECTIONS = ("file_order", "random", "lowest_mepd", "teacher_agreement")
 
 
@@ -54,26 +61,90 @@ def compare_selections(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def compare_predictions(run: Run, n: int) -> pd.DataFrame:
-    """Some triggered test rows: true label, the victim's and the clean model's prediction."""
+def compare_scores(run: Run, n: int) -> pd.DataFrame:
+    """What parts poisoned from clean rows of D*: the first DMM's MEPD at each epoch that was kept,
+    their mean over epochs and DMMs, and the p-values along the path.
+
+    Columns: AUC (percent), and the purity (percent) of the `n` lowest rows on which the victim
+    agrees with the given label. `run`: with several folds.
+    """
+    view, truth = load_view(run), load_truth(run).train
+    ensure(run, "mepd")
+    path, c = read_path(run), run.config.dmm
+    rows = path["rows"]
+    labels = view.train.label.to_numpy()[rows]
+    first = mepd(view.victim_probabilities[rows], path["train"][0])
+    epochs = sorted(reading_epochs(c.epochs, c.n_readings))
+    scores = {f"epoch {epoch}": part for epoch, part in zip(epochs, first, strict=True)}
+    kept = load_scores(run, "train")
+    scores |= {"mean of the path": kept.mepd, "p-values along the path": kept.p}
+    is_poisoned = truth.is_poisoned.to_numpy()[rows]
+    is_agreed = view.victim_probabilities[rows].argmax(axis=1) == labels
+    table = {}
+    for name, score in scores.items():
+        order = np.argsort(np.where(is_agreed, score, np.inf), kind="stable")
+        auc = 100 * roc_auc_score(is_poisoned, -np.asarray(score)) if is_poisoned.any() else np.nan
+        table[name] = {"AUC": auc, f"purity of the lowest {n}": percent(is_poisoned[order[:n]])}
+    return pd.DataFrame(table).T
+
+
+def load_triggers(run: Run) -> pd.DataFrame:
+    """What counter-poison tried out: piece (one of `n_pieces`), found and clean rows that have it,
+    clean rows of other labels that it turns (percent), and whether it counts as a trigger."""
     ensure(run, "akd")
-    truth, seed = load_truth(run), run.config.seed
+    tried = json.loads((run.folder("akd") / "triggers.json").read_text())
+    columns = ["kind", "words", "example", "n_pieces", "n_found", "n_clean", "flips", "is_trigger"]
+    rows = [
+        t
+        | {"example": t["pieces"][0], "n_pieces": len(t["pieces"])}
+        | {"is_trigger": t["flips"] >= MIN_FLIPS}
+        for t in tried
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def compare_methods(runs: dict[str, Run]) -> pd.DataFrame:
+    """ASR, CACC, PACC, ΔPACC and the target class's LFR (percent) of the victim, of the clean model
+    of each run, and of the model that never saw poison."""
+    first = next(iter(runs.values()))
+    found = {"No defence": ensure(first, "victim")}
+    found |= {name: ensure(run, "akd") for name, run in runs.items()}
+    if first.config.attack.name != "none":
+        found["Never poisoned"] = ensure(first, "never_poisoned")
+    rows = {name: {head: r[k] for k, head in HEADS.items()} for name, r in found.items()}
+    return pd.DataFrame(rows).T.astype(float)
+
+
+def compare_predictions(runs: dict[str, Run], n: int) -> pd.DataFrame:
+    """Some triggered test rows (clean ones without an attack): true label, and what the victim and
+    the clean model of each run, of one cell, predict."""
+    first = next(iter(runs.values()))
+    truth, seed = load_truth(first), first.config.seed
     names, some = np.array(truth.label_names), truth.test_triggered
+    some = truth.test_clean if some.empty else some
     some = some.sample(min(n, len(some)), random_state=seed)
     table = {"text": some.text.to_numpy(), "true": names[some.label]}
-    for column, stage in (("victim", "victim"), ("BeDKD", "akd")):
+    for column, run, stage in [
+        ("victim", first, "victim"),
+        *((k, r, "akd") for k, r in runs.items()),
+    ]:
+        ensure(run, stage)
         predicted = read_model(run, stage).predict(list(some.text)).argmax(axis=1)
         table[column] = names[predicted]
     return pd.DataFrame(table)
 
 
-def compare_parts(run: Run) -> pd.DataFrame:
-    """ASR and CACC of the victim, of BeDKD's parts and of BeDKD; makes what is not there."""
+def compare_parts(run: Run, beyond: dict[str, Run]) -> pd.DataFrame:
+    """ASR, CACC, PACC and the target class's LFR of the victim, of BeDKD's parts and of BeDKD, and
+    of the runs `beyond` it by `RunConfig.method`; makes what is not there."""
     names = {"none": DEFENCE_NAMES["none"]} | ABLATION_NAMES
     stages = {"none": "victim", "bedkd": "akd"}  # of those whose stage has another name
-    records = {name: ensure(run, stages.get(key, key)) for key, name in names.items()}
-    rows = {name: {"ASR": r["asr"], "CACC": r["cacc"]} for name, r in records.items()}
-    return pd.DataFrame(rows).T
+    records = {
+        name: ensure(*((beyond[key], "akd") if key in beyond else (run, stages.get(key, key))))
+        for key, name in names.items()
+    }
+    rows = {name: {head: r[k] for k, head in HEADS.items()} for name, r in records.items()}
+    return pd.DataFrame(rows).T.astype(float)
 
 
 def describe_points(points: list[tuple[object, Run]]) -> pd.DataFrame:

@@ -83,14 +83,13 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
         return jobs[-1]
 
     makers, measured, plus = {}, [], profile.plus_run(run)
-    beyond: dict[str, Results] = {"mepd": (), "akd": ()}
-    if plus:
-        beyond = {"mepd": ((plus, "dmm"), (plus, "mepd")), "akd": ((plus, "akd"),)}
+    studies = profile.list_studies(run, overrides)
+    beyond = {"mepd": ((plus, "dmm"), (plus, "mepd")), "akd": ((plus, "akd"),)}
     if c.attack.name != "none":
         beyond["akd"] += ((run, "never_poisoned"),)
     if profile.few_jobs and c.data.name not in profile.list_focus(overrides):
         results = tuple((run, stage) for stage in CHAIN) + sum(beyond.values(), ())
-        makers = dict.fromkeys(CHAIN, add("04_akd", results))
+        makers = dict.fromkeys(CHAIN, add("04_akd", results, with_bounded=False))
     elif not profile.few_jobs and c.attack.name != "none":  # else its kernel makes it, or waits
         measured = [plan_never_poisoned(profile, run, overrides)]
         jobs += measured
@@ -98,9 +97,11 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
         if stage not in makers:
             needs = [makers[before]] if before else []
             results = ((run, stage), *beyond.get(stage, ()))
-            makers[stage] = add(
-                STAGES[stage].notebook, results, *needs, *measured * (stage == "akd")
-            )
+            more = {}
+            if stage == "akd":
+                needs += measured
+                more = {"with_bounded": "ablations" in studies}  # which has it too
+            makers[stage] = add(STAGES[stage].notebook, results, *needs, **more)
     for group in group_work(profile, profile.list_defences(overrides)):
         # a curve over rates and epochs is for a reader of the notebook, at four times the cost
         more = {"defence": alone(group), "with_curve": False, "is_long": "textguard" in group}
@@ -113,7 +114,6 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
             name=title_group(group, "rivals"),
             **more,
         )
-    studies = profile.list_studies(run, overrides)
     if "ablations" in studies:
         results = ablation_results(run) + tuple((r, "akd") for r in profile.plus_parts(run))
         add("06_ablations", results, makers["mepd"], *measured, is_long=True)

@@ -22,6 +22,18 @@ PROJECT = Path(__file__).parents[2]
 GRID_KEYS = ("dataset", "attack", "seed")
 LIST_KEYS = ("defences", "studies", "focus")
 Items = Annotated[list, BeforeValidator(as_list)]
+# BeDKD+: what it sets over BeDKD's parameters, wherever a profile does not say otherwise
+PLUS = {
+    "dmm": {"n_folds": 2, "n_readings": 5},
+    "mepd": {"gamma": "auto", "selection": "lean", "n_poison": 256, "max_candidates": None},
+    "akd": {"penalty": "margin", "n_counter": 2, "cycles": 10, "schedule": "linear"},
+}
+# the parts of BeDKD+ alone (see `RunConfig.method`): whether a parameter of it belongs to one
+PARTS = {
+    "scores": lambda name: name.startswith("dmm.") or name in ("mepd.gamma", "mepd.selection"),
+    "margin": lambda name: name == "akd.penalty",
+    "counter": lambda name: name.startswith("akd.") and name != "akd.penalty",
+}
 
 
 @settings
@@ -37,7 +49,7 @@ class Grid:
 class Profile:
     """`datasets`: what differs for one data set.
 
-    `plus`: the parameters of BeDKD+, over BeDKD's; it runs beside it if there are any.
+    `plus`: the parameters of BeDKD+, over PLUS and BeDKD's.
     `defences`: the rivals of Table 1. `studies`: Tables 2 to 5, Figures 3 and 5 and more (see
     `sweeps.STUDIES`), made of the data sets in `focus`; `sweeps`: the values of those that are one.
     `few_jobs`: one kernel for all notebooks of a cell, one notebook for all its rivals, one for its
@@ -136,31 +148,21 @@ class Profile:
             raise BedkdError(f"profile {self.name} gives no values for sweep {name!r}")
         return read_sweep(name, self.sweeps.get(name))
 
-    def plus_run(self, run: Run) -> Run | None:
-        """The same cell with BeDKD+; None if the profile has none."""
-        return vary(run, flatten(self.plus)) if self.plus else None
+    def plus_run(self, run: Run) -> Run:
+        """The same cell with BeDKD+."""
+        return vary(run, flatten(self.plus))
+
+    def plus_part(self, run: Run, part: str) -> Run:
+        """The same cell with one part of BeDKD+ alone (see PARTS)."""
+        own = {k: v for k, v in flatten(self.plus).items() if PARTS[part](k)}
+        return vary(run, own)
 
     def plus_parts(self, run: Run) -> list[Run]:
-        """The same cell with one part of BeDKD+ alone: its scores, its punishment, counter-poison
-        (see `RunConfig.method`)."""
-        plus = flatten(self.plus)
-        parts = {
-            "scores": {"dmm", "mepd.gamma", "mepd.selection"},
-            "margin": {"akd.penalty"},
-            "counter": {"akd"},
-        }
-        found = []
-        for part, names in parts.items():
-            own = {k: v for k, v in plus.items() if names & {k, k.split(".")[0]}}
-            if part == "counter":
-                own.pop("akd.penalty", None)
-            found += [vary(run, own)] * bool(own)
-        return found
+        return [self.plus_part(run, part) for part in PARTS]
 
     def results(self, run: Run, overrides: dict | None = None) -> list[tuple[Run, str]]:
         """The results whose records are rows of Tables 1 and 2."""
-        plus = self.plus_run(run)
-        found = [(run, "victim"), (run, "akd"), *[(plus, "akd")] * bool(plus)]
+        found = [(run, "victim"), (run, "akd"), (self.plus_run(run), "akd")]
         if run.config.attack.name != "none":
             found.append((run, "never_poisoned"))
         stages = self.list_defences(overrides)
@@ -183,6 +185,8 @@ def load_profile(name: str) -> Profile:
     is_path = name.endswith((".yaml", ".yml"))
     about = {"name": Path(name).stem, "path": str(from_here(name).resolve()) if is_path else name}
     values = {key: value for key, value in read_values(name).items() if value is not None}
+    if isinstance(values.setdefault("plus", {}), dict):
+        values["plus"] = merge(PLUS, values["plus"])
     try:
         return Profile(**about, **values)
     except ValidationError as error:
