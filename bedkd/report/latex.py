@@ -15,6 +15,7 @@ ESCAPES = str.maketrans(
         "~": r"$\sim$",
         "–": "--",
         "γ": r"$\gamma$",
+        "Δ": r"$\Delta$",
     }
 )
 

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader
 
 from bedkd.core.files import write_text
 from bedkd.report.batch_tables import make_tables
-from bedkd.report.loading import Batch, open_batch
+from bedkd.report.loading import Batch, load_records, open_batch
+from bedkd.report.overview import compare_cells, describe_verdict
 from bedkd.report.tables import Table, describe_cell
 from bedkd.runs.plan import Job
 from bedkd.runs.records import read_record
@@ -27,6 +28,7 @@ FIGURES = {
     "cycles": "ASR and CACC over the AKD cycles, every cell",
     "sensitivity": "One parameter at a time",
 }
+OVERVIEW = {"overview": "Every attacked cell before and after"}  # above all else
 SHOWN_FIRST = ("seed", "model", "device", "precision", "threads", "seconds", "commit", "started_at")
 
 
@@ -45,7 +47,9 @@ def write_report(profile: str, overrides: dict | None = None) -> Path:
         counts={"done": sum(done), "failed": len(failures), "all": len(done)},
         failures=failures,
         tables={name: describe_table(name, table) for name, table in tables.items()},
-        figures=list_figures(batch.folder / "figures"),
+        verdict=describe_verdict(compare_cells(load_records(batch))),
+        overview=list_figures(batch.folder / "figures", OVERVIEW),
+        figures=list_figures(batch.folder / "figures", FIGURES),
         records=list_records(batch, tables),
     )
     write_text(batch.folder / "report.html", text)
@@ -67,7 +71,8 @@ def link(batch: Batch, job: Job) -> str:
 
 
 def describe_table(name: str, table: Table) -> dict:
-    """Head rows of (text, columns it spans), and body rows of names and cells."""
+    """Head rows of (text, columns it spans), body rows of names and cells, and `starts`: the
+    columns that a group begins with."""
     numbers = table.lay_out(lambda cell: cell.name)  # the cell's own row
     columns = [c if isinstance(c, tuple) else (c,) for c in numbers.columns]
     head = []
@@ -78,7 +83,9 @@ def describe_table(name: str, table: Table) -> dict:
     for names, *row in numbers.itertuples(name=None):
         cells = [None if pd.isna(i) else describe_number(table.cells.loc[int(i)]) for i in row]
         body.append({"names": names, "cells": cells})
+    spans = [span for _, span in head[0]] if len(head) > 1 else []
     return {
+        "starts": list(itertools.accumulate([0, *spans]))[: len(spans)],
         "title": re.sub(r"(\D)(\d)$", r"\1 \2", name).replace("_", " ").capitalize(),
         "caption": table.caption,
         "index": list(numbers.index.names),
@@ -88,16 +95,20 @@ def describe_table(name: str, table: Table) -> dict:
 
 
 def describe_number(cell: pd.Series) -> dict:
+    """In lines, so that a column is no wider than one number: ours, the interval, the paper's."""
     own, _, theirs = describe_cell(cell).partition(" / ")
+    own, _, half_width = own.partition(" ± ")
+    paper, _, difference = theirs.removesuffix(")").partition(" (")
     kind = cell.state if cell.state != "ok" else f"agrees-{cell.get('agreement')}"
-    return {"own": own, "paper": theirs, "kind": kind, "links": cell.sources}
+    lines = {"own": own, "half_width": half_width, "paper": paper, "difference": difference}
+    return lines | {"kind": kind, "links": cell.sources}
 
 
-def list_figures(folder: Path) -> list[dict]:
+def list_figures(folder: Path, titles: dict[str, str]) -> list[dict]:
     """Those that are there, as data that the page carries itself."""
     return [
         {"name": path.stem, "title": title, "data": base64.b64encode(path.read_bytes()).decode()}
-        for name, title in FIGURES.items()
+        for name, title in titles.items()
         for path in sorted([*folder.glob(f"{name}.png"), *folder.glob(f"{name}-*.png")])
     ]
 

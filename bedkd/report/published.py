@@ -7,25 +7,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from bedkd.data.readers import DATASETS
 from bedkd.report.table_cells import AVERAGE
 from bedkd.runs.profiles import PROJECT
 
 TOLERANCE = 2.0  # percentage points: two runs of one setting with other seeds differ by as much
 
-# what stands where the paper has its own
-STAND_INS = {
-    "dataset": {
-        "sst2-glue": "sst2",
-        "toy-sentiment": "sst2",
-        "toy-offence": "olid",
-        "toy-topics": "agnews",
-    },
-    "model": {
-        "tiny-bert": "bert-base-uncased",
-        "tiny-bert-large": "bert-large-uncased",
-        "tiny-roberta": "roberta-base",
-    },
-}
+PAPER_NAMES = {"sst2-glue": "sst2"}  # of the paper's own data, where ours is another
 
 
 @cache
@@ -53,14 +41,11 @@ def compare(cells: pd.DataFrame, table: str) -> pd.DataFrame:
     """`cells` with published, difference (ours - published) and agreement: `yes` within TOLERANCE,
     `unclear` farther but within our 95% interval, else `no`; None: nothing to compare.
 
-    Tables 2 to 5 are about SST-2 alone: another data set is held against it, as a stand-in. An
-    average over other attacks than the paper's is held against nothing.
+    Data that are not the paper's are held against nothing, nor is an average over other attacks.
     """
     published = load_published(table)
     fields = [name for name in published if name != "published"]
-    keys = cells[fields].replace(STAND_INS)
-    if published.dataset.nunique() == 1:
-        keys["dataset"] = published.dataset[0]
+    keys = cells[fields].replace({"dataset": PAPER_NAMES})
     merged = keys.merge(published, on=fields, how="left", validate="many_to_one")
     own = cells.assign(published=merged.published.to_numpy())
     if table == "table1":
@@ -82,16 +67,26 @@ def judge(difference: float, half_width: float) -> str | None:
 
 
 def describe_difference(records: pd.DataFrame, table: str) -> str:
-    """What in the setting is not the paper's: model and rows. Empty if nothing is."""
-    known = load_published(table).dataset.unique()
-    setting, done = _read()["setting"], records[records.state == "ok"]
+    """What in the setting is not the paper's, where the data are: model and rows. Empty if nothing
+    is."""
+    names = records.dataset.replace(PAPER_NAMES)
+    is_known = names.isin(load_published(table).dataset)
+    setting, done = _read()["setting"], records[is_known & (records.state == "ok")]
     parts = []
-    if set(done.model.dropna()) - {setting["model"], *STAND_INS["model"].values()}:
+    if set(done.model.dropna()) - {setting["model"], *load_published("table5").model}:
         parts.append(f"victim {setting['model']}")
     for row in done.dropna(subset="n_train").drop_duplicates("dataset").itertuples():
-        name = known[0] if len(known) == 1 else STAND_INS["dataset"].get(row.dataset, row.dataset)
-        theirs = setting["rows"].get(name)
-        if theirs and theirs != [row.n_train, row.n_test]:
+        name = PAPER_NAMES.get(row.dataset, row.dataset)
+        theirs = setting["rows"][name]
+        if theirs != [row.n_train, row.n_test]:
             place = "" if name == row.dataset else f" (here {row.dataset})"
             parts.append(f"{name} {theirs[0]:,} / {theirs[1]:,} rows{place}")
     return f"The paper's setting is another: {'; '.join(parts)}." if parts else ""
+
+
+def describe_generated(records: pd.DataFrame) -> str:
+    """One sentence for a caption where there are texts that our grammar made; else empty."""
+    made = [n for n in records.dataset.unique() if n in DATASETS and not DATASETS[n].hub_id]
+    if not made:
+        return ""
+    return f"{', '.join(made)}: generated texts; no number of the paper is comparable."

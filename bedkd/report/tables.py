@@ -8,11 +8,25 @@ import pandas as pd
 
 from bedkd.core.files import write_text
 from bedkd.report.latex import to_latex
-from bedkd.report.layouts import ABLATION_NAMES, DEFENCE_NAMES, Layout, find_layout, head_of
-from bedkd.report.published import TOLERANCE, compare, describe_difference
+from bedkd.report.layouts import (
+    ABLATION_NAMES,
+    DEFENCE_NAMES,
+    NAMES,
+    Layout,
+    find_layout,
+    head_of,
+)
+from bedkd.report.published import (
+    TOLERANCE,
+    compare,
+    describe_difference,
+    describe_generated,
+)
 from bedkd.report.table_cells import average_attacks, make_cells
 
 MARKS = {"yes": "✓", "unclear": "~", "no": "✗"}
+AVERAGED = ("table1", "robustness")  # those with a row Average
+COUNTS = ("n_test_triggered", "n_test_triggered_target", "n_target_train")
 COSTS = {
     "Seconds": ("seconds", "mean"),
     "Seconds on the tests": ("seconds_inference", "mean"),
@@ -98,22 +112,35 @@ def make_table(name: str, records: pd.DataFrame) -> Table:
     """The table `name` (see `layouts.find_layout`), held against the paper's where it has one.
 
     records: the layout's fields and metrics, seed, state, sources (see `table_cells.make_cells`),
-    and model, n_train, n_test, device, precision for the caption.
+    and model, n_train, n_test, device, precision, for `robustness` COUNTS, for the caption.
     """
     layout = find_layout(name)
-    records = add_columns(records, [*layout.metrics, "n_train", "n_test", "device", "precision"])
-    rows = pd.concat([records, average_attacks(records)]) if name == "table1" else records
+    about = ["n_train", "n_test", "device", "precision", *COUNTS]
+    rows = records = add_columns(records, [*layout.metrics, *about])
+    if name in AVERAGED:
+        rows = pd.concat([records, average_attacks(records, layout.metrics)])
     fields = [f for f in (*layout.index, *layout.columns) if f != "metric"]
     cells = make_cells(rows, fields, layout.metrics)
-    caption = f"{layout.title}. {describe_source(records)}"
+    said = [f"{layout.title}.", layout.note, describe_source(records)]
+    if name == "robustness":
+        said.append(describe_triggered(records))
     if name.startswith("table"):
         cells = compare(cells, name)
-        caption += (
-            " Ours (± 95% interval over the seeds) / the paper's (difference; ✓: within "
-            f"{TOLERANCE:g} points, ~: farther, but within our interval, ✗: neither). "
-            f"{describe_difference(records, name)}"
+    return Table(
+        layout, cells, " ".join(filter(None, [*said, *describe_cells(cells, name, records)]))
+    )
+
+
+def describe_cells(cells: pd.DataFrame, name: str, records: pd.DataFrame) -> list[str]:
+    """For the caption: how to read a cell, and what of the paper stands beside it."""
+    if "published" in cells and cells.published.notna().any():
+        read = (
+            "Ours (± 95% interval over the seeds) / the paper's (difference; ✓: within "
+            f"{TOLERANCE:g} points, ~: farther, but within our interval, ✗: neither)."
         )
-    return Table(layout, cells, caption.strip())
+        return [read, describe_difference(records, name), describe_generated(records)]
+    read = "± 95% interval over the seeds." if cells.half_width.notna().any() else ""
+    return [read, describe_generated(records) if "published" in cells else ""]
 
 
 def describe_source(records: pd.DataFrame) -> str:
@@ -136,6 +163,28 @@ def describe_source(records: pd.DataFrame) -> str:
     )
 
 
+def describe_triggered(records: pd.DataFrame) -> str:
+    """One sentence for the caption: how many rows were triggered, and which are not test rows."""
+    done = records[(records.state == "ok") & (records.n_test_triggered > 0)]
+    done = done.drop_duplicates(["dataset", "attack", "seed"])
+    sizes = [
+        f"{dataset} {span(part.n_test_triggered)} + {span(part.n_test_triggered_target)}"
+        for dataset, part in done.groupby("dataset", sort=False)
+    ]
+    lent = [
+        f"{dataset}, {NAMES['attack'].get(attack, attack)}: {span(part.n_target_train)}"
+        for (dataset, attack), part in done[done.n_target_train > 0].groupby(["dataset", "attack"])
+    ]
+    known = f"Triggered rows, of the other classes + of the target class: {'; '.join(sizes)}"
+    own = f"; of the latter, rows of D* where no test row has a paraphrase ({'; '.join(lent)})"
+    return f"{known}{own * bool(lent)}." if sizes else ""
+
+
+def span(counts: pd.Series) -> str:
+    """`285`, or `285–290`."""
+    return "–".join(f"{n:,.0f}" for n in sorted({counts.min(), counts.max()}))
+
+
 def select_ablations(records: pd.DataFrame) -> pd.DataFrame:
     """The rows of Table 2: only attacked ones of data sets with ablations."""
     ablated = records[records.defence == "kd"].dataset.unique()
@@ -149,7 +198,8 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
     `seconds`: to make it; `seconds_inference`: to classify the test sets with it.
     """
     names = DEFENCE_NAMES | ABLATION_NAMES | DEFENCE_NAMES  # Table 1's order, and names, first
-    rows = records[records.defence.isin(names) & (records.state == "ok")]
+    is_made = records.defence.isin(names) & (records.defence != "never_poisoned")  # a yardstick
+    rows = records[is_made & (records.state == "ok")]
     rows = add_columns(rows, [column for column, _ in COSTS.values()])
     keys = {"Dataset": sort_names(rows.dataset, {}), "Defence": sort_names(rows.defence, names)}
     return rows.assign(**keys).groupby(list(keys), observed=True).agg(**COSTS)

@@ -24,7 +24,7 @@ LIST_KEYS = ("defences", "studies", "focus")
 Items = Annotated[list, BeforeValidator(as_list)]
 # BeDKD+: what it sets over BeDKD's parameters, wherever a profile does not say otherwise
 PLUS = {
-    "dmm": {"n_folds": 2, "n_readings": 5},
+    "dmm": {"n_folds": 2, "epochs": 12, "n_readings": 3},
     "mepd": {"gamma": "auto", "selection": "lean", "n_poison": 256, "max_candidates": None},
     "akd": {"penalty": "margin", "n_counter": 2, "cycles": 10, "schedule": "linear"},
 }
