@@ -41,10 +41,13 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     seconds_counter = time.perf_counter() - started
     triggers = [candidate for candidate in tried if candidate.is_trigger]
     if not triggers and run.record("mepd").get("lean_is_suspicious") is False:
-        poison_few = poison_few[:0]  # as many as clean rows give, and nothing in them
-    clean, history = distill_clean_model(
-        view.victim, few, poison_few, c.akd, seed=c.seed, watch=watch, triggers=triggers
-    )
+        # as many rows as clean ones give, and no trigger in them: there is nothing to erase
+        poison_few, clean = poison_few[:0], view.victim
+        history = [{"epoch": 0, "seconds": 0.0} | watch({"epoch": 0}, clean.model)]
+    else:
+        clean, history = distill_clean_model(
+            view.victim, few, poison_few, c.akd, seed=c.seed, watch=watch, triggers=triggers
+        )
     seconds = time.perf_counter() - started - watch.seconds
     save_classifier(clean, folder / "model", {"base": c.victim.model, "role": "clean model"})
     write_json(folder / "history.json", history)
