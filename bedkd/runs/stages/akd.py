@@ -37,12 +37,15 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     every = reading_interval(truth, trained, c.akd.evaluate_every)
     watch = Watched(watch_metrics(view.victim, truth, every, c.akd.cycles))
     started = time.perf_counter()
+    # nothing to erase where D* flags no more rows than clean ones give: without this, a word of
+    # the label's own (`fairly` turns 96% of toy-sentiment's clean rows) is taken for a trigger
+    is_clean = run.record("mepd").get("lean_is_suspicious") is False
+    poison_few = poison_few[:0] if is_clean else poison_few
     tried = rebuild_triggers(run, view, few, poison_few) if c.akd.n_counter else []
     seconds_counter = time.perf_counter() - started
     triggers = [candidate for candidate in tried if candidate.is_trigger]
-    if not triggers and run.record("mepd").get("lean_is_suspicious") is False:
-        # as many rows as clean ones give, and no trigger in them: there is nothing to erase
-        poison_few, clean = poison_few[:0], view.victim
+    if is_clean:
+        clean = view.victim
         history = [{"epoch": 0, "seconds": 0.0} | watch({"epoch": 0}, clean.model)]
     else:
         clean, history = distill_clean_model(
