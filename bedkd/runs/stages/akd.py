@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bedkd.core.config import RunConfig
 from bedkd.core.files import write_json
 from bedkd.data.splits import draw_clean_few
 from bedkd.evaluation.sides import DefenderView
@@ -13,7 +14,7 @@ from bedkd.evaluation.watchers import Watched, reading_interval, watch_metrics
 from bedkd.method.akd import distill_clean_model
 from bedkd.method.counter import Candidate, reconstruct
 from bedkd.method.mepd import select_contrast
-from bedkd.nn.classifier import save_classifier
+from bedkd.nn.classifier import Classifier, save_classifier
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import data_fields, read_truth, read_view
 from bedkd.runs.stages.never_poisoned import compare
@@ -33,38 +34,51 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     few = draw_clean_few(view.clean_pool, c.akd.n_clean_per_class, start)
     poison_few = pd.read_parquet(run.folder("mepd") / "poison_few.parquet")
     truth = read_truth(run).without(poison_few.row)
+    found = run.record("mepd")
+    if found.get("lean_is_suspicious") is False:
+        # D* flags no more rows than clean ones give. Without this, a word of the label's own
+        # (`fairly` turns 96% of toy-sentiment's clean rows) would be taken for a trigger.
+        poison_few = poison_few[:0]
     trained = [few] * (1 + c.akd.n_counter) + [poison_few]
     every = reading_interval(truth, trained, c.akd.evaluate_every)
     watch = Watched(watch_metrics(view.victim, truth, every, c.akd.cycles))
     started = time.perf_counter()
-    # nothing to erase where D* flags no more rows than clean ones give: without this, a word of
-    # the label's own (`fairly` turns 96% of toy-sentiment's clean rows) is taken for a trigger
-    is_clean = run.record("mepd").get("lean_is_suspicious") is False
-    poison_few = poison_few[:0] if is_clean else poison_few
     tried = rebuild_triggers(run, view, few, poison_few) if c.akd.n_counter else []
-    seconds_counter = time.perf_counter() - started
-    triggers = [candidate for candidate in tried if candidate.is_trigger]
-    if is_clean:
-        clean = view.victim
-        history = [{"epoch": 0, "seconds": 0.0} | watch({"epoch": 0}, clean.model)]
-    else:
-        clean, history = distill_clean_model(
-            view.victim, few, poison_few, c.akd, seed=c.seed, watch=watch, triggers=triggers
-        )
+    own = {"defence": c.method, "n_clean": len(few), "n_poison": len(poison_few)}
+    if c.akd.n_counter:
+        own |= keep_triggers(folder, tried) | {"seconds_counter": time.perf_counter() - started}
+    clean, history = erase(view.victim, few, poison_few, tried, c, watch)
     seconds = time.perf_counter() - started - watch.seconds
     save_classifier(clean, folder / "model", {"base": c.victim.model, "role": "clean model"})
     write_json(folder / "history.json", history)
-    own = {"defence": c.method, "n_clean": len(few), "n_poison": len(poison_few)}
-    if c.akd.n_counter:
-        write_json(folder / "triggers.json", [asdict(candidate) for candidate in tried])
-        own |= {"triggers": [t.words for t in triggers], "seconds_counter": seconds_counter}
     predicted = predict_tests(folder, clean.predict, truth)
     evaluation = compare(run, truth, truth.score(predicted))
-    found = run.record("mepd")
     names = DETECTION_FIELDS + LEAN_FIELDS * ("lean_label" in found)
     detection = {name: found[name] for name in names}
     times = defence_seconds(run, seconds) | {"seconds_watching": watch.seconds}
     return data_fields(run) | own | evaluation | detection | times
+
+
+def erase(
+    victim: Classifier,
+    few: pd.DataFrame,
+    poison_few: pd.DataFrame,
+    tried: list[Candidate],
+    config: RunConfig,
+    watch: Watched,
+) -> tuple[Classifier, list[dict]]:
+    """CM and its history; the victim as it is where BeDKD+ found nothing to erase."""
+    if config.mepd.gamma == "auto" and poison_few.empty:
+        return victim, [{"epoch": 0, "seconds": 0.0} | watch({"epoch": 0}, victim.model)]
+    triggers = [candidate for candidate in tried if candidate.is_trigger]
+    options = {"seed": config.seed, "watch": watch, "triggers": triggers}
+    return distill_clean_model(victim, few, poison_few, config.akd, **options)
+
+
+def keep_triggers(folder: Path, tried: list[Candidate]) -> dict:
+    """What the record says of the triggers that were rebuilt."""
+    write_json(folder / "triggers.json", [asdict(candidate) for candidate in tried])
+    return {"triggers": [candidate.words for candidate in tried if candidate.is_trigger]}
 
 
 def rebuild_triggers(
