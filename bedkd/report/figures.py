@@ -116,8 +116,12 @@ def plot_gamma(curve: pd.DataFrame, *, title: str = "", ax: Axes | None = None) 
 
 
 def plot_cycles(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """ASR and CACC over the AKD cycles, mean over seeds. history: epoch, asr, cacc (percent)."""
+    """ASR and CACC over the AKD cycles, mean over seeds. history: epoch, asr, cacc (percent), and
+    asr_never_poisoned, a model's that never saw poison, as a dotted line where it is known."""
     looks = {name: METRICS[name] for name in ("cacc", "asr")}
+    if "asr_never_poisoned" in history:
+        dotted = {"color": ORANGE, "linestyle": ":", "label": "ASR, never poisoned"}
+        looks["asr_never_poisoned"] = dotted
     ax = draw_lines(history, "epoch", looks, ax=ax, xlabel="AKD cycle", **PERCENT)
     ax.legend(**BESIDE)
     return ax

@@ -115,14 +115,19 @@ def compare_victim(run: Run) -> dict:
 
 
 def load_records(batch: Batch) -> pd.DataFrame:
-    """One row for each run and defence (`none`, `bedkd`, `finetune`, …), done or not."""
-    return to_frame(
+    """One row for each run and defence (`none`, `bedkd`, `finetune`, …), done or not.
+
+    One of BeDKD+ whose parameters are BeDKD's is the same result: as another seed it would halve
+    the interval.
+    """
+    rows = to_frame(
         [
             result_row(batch, source, stage)
             for run in batch.runs
             for source, stage in batch.profile.results(run, batch.overrides)
         ]
     )
+    return rows.drop_duplicates("sources", ignore_index=True)
 
 
 def load_losses(batch: Batch) -> pd.DataFrame:

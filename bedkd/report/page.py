@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader
 from bedkd.core.files import write_text
 from bedkd.report.batch_tables import make_tables
 from bedkd.report.loading import Batch, load_records, open_batch
-from bedkd.report.overview import compare_cells, describe_verdict
+from bedkd.report.overview import compare_cells, describe_scope, describe_verdict
 from bedkd.report.tables import Table, describe_cell
 from bedkd.runs.plan import Job
 from bedkd.runs.records import read_record
@@ -35,7 +35,7 @@ SHOWN_FIRST = ("seed", "model", "device", "precision", "threads", "seconds", "co
 def write_report(profile: str, overrides: dict | None = None) -> Path:
     """Make the report of whatever is finished. Returns its path."""
     batch = open_batch(profile, overrides)
-    tables = make_tables(batch)
+    tables, cells = make_tables(batch), compare_cells(load_records(batch))
     failures = list_failures(batch)
     done = [all(run.record(stage) for run, stage in job.results) for job in batch.jobs]
     loader = FileSystemLoader(Path(__file__).parent)
@@ -47,7 +47,8 @@ def write_report(profile: str, overrides: dict | None = None) -> Path:
         counts={"done": sum(done), "failed": len(failures), "all": len(done)},
         failures=failures,
         tables={name: describe_table(name, table) for name, table in tables.items()},
-        verdict=describe_verdict(compare_cells(load_records(batch))),
+        verdict=describe_verdict(cells),
+        scope=describe_scope(cells),
         overview=list_figures(batch.folder / "figures", OVERVIEW),
         figures=list_figures(batch.folder / "figures", FIGURES),
         records=list_records(batch, tables),

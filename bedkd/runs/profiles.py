@@ -165,7 +165,7 @@ class Profile:
         found = [(run, "victim"), (run, "akd"), (self.plus_run(run), "akd")]
         if run.config.attack.name != "none":
             found.append((run, "never_poisoned"))
-        stages = self.list_defences(overrides)
+        stages = list(self.list_defences(overrides))
         if "ablations" in self.list_studies(run, overrides):
             stages += [s for s in ("finetune", *ABLATIONS) if s not in stages]
             found += [(part, "akd") for part in self.plus_parts(run)]

@@ -13,9 +13,16 @@ from bedkd.core.config import AKDConfig
 from bedkd.core.devices import pick_compute
 from bedkd.core.errors import BlindnessError, DivergenceError
 from bedkd.method import akd as akd_module
-from bedkd.method.akd import COLLAPSE_PATIENCE, DivergenceGuard, accuracy_floor, distill_clean_model
+from bedkd.method.akd import (
+    COLLAPSE_PATIENCE,
+    DivergenceGuard,
+    accuracy_floor,
+    distill_clean_model,
+    select_punished,
+)
+from bedkd.method.counter import Candidate, draw_counter_poison
 from bedkd.method.distillation import distillation_phase
-from bedkd.method.losses import distillation_loss
+from bedkd.method.losses import distillation_loss, margin_loss
 from bedkd.nn import training as training_module
 from bedkd.nn.batching import collate
 from bedkd.nn.training import TrainingSettings, build_optimizer, forward_all, train
@@ -233,6 +240,119 @@ def test_truth_about_the_poison_is_refused(tiny_victim, rows, poison_few, marked
     tables[marked] = tables[marked].assign(is_poisoned=True)
     with pytest.raises(BlindnessError, match="is_poisoned"):
         distill_clean_model(tiny_victim, **tables, config=AKDConfig(**FAST), seed=0)
+
+
+# beyond the paper: counter-poison and the bounded penalty
+
+CF = Candidate("cf", "phrase", ("cf",), 20, 0, 100.0)
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """The phases that a call of `distill_clean_model` would train, by name."""
+    found = {}
+
+    def plan(victim, phases, settings, **options):
+        found.clear()
+        found.update({phase.name: phase for phase in phases})
+        return victim, []
+
+    monkeypatch.setattr(akd_module, "distill", plan)
+    return found
+
+
+def plan_phases(victim, clean_few, poison_few, triggers=(CF,), **values):
+    config = AKDConfig(**FAST | {"n_counter": 2} | values)
+    distill_clean_model(victim, clean_few, poison_few, config, seed=4, triggers=triggers)
+
+
+def test_rows_explained_by_triggers_are_not_punished(planned, tiny_victim, rows, poison_few):
+    plan_phases(tiny_victim, rows, poison_few)
+    assert list(planned) == ["trust"] and len(planned["trust"].encoded) == 48 * 3
+    made = draw_counter_poison(rows, poison_few.text, [CF], 2, seed=4)
+    assert planned["trust"].labels.tolist() == [*rows.label, *made.label]
+    for row, text in zip(planned["trust"].encoded.rows[48:], made.text, strict=True):
+        assert row.tolist() == tiny_victim.encode([text]).rows[0].tolist()
+
+
+@pytest.mark.parametrize(("n_explained", "n_punished"), [(0, 20), (9, 11), (10, 0), (19, 0)])
+def test_unexplained_rows_are_punished_where_they_are_the_most(
+    planned, tiny_victim, rows, poison_few, n_explained, n_punished
+):
+    without = poison_few.text.str.replace("cf ", "", regex=False)
+    few = poison_few.assign(text=[*poison_few.text[:n_explained], *without[n_explained:]])
+    other = replace(CF, words="the", pieces=("the",))  # nobody's: to have copies to draw from
+    assert select_punished(few, [CF]).row.tolist() == list(range(20))[20 - n_punished :]
+    if n_explained:
+        plan_phases(tiny_victim, rows, few)
+        assert ("punish" in planned) == (n_punished > 0)
+        assert len(planned["punish"].encoded if n_punished else []) == n_punished
+    assert select_punished(few, [CF, other]).empty  # every text has a `the`
+
+
+def test_without_triggers_all_rows_are_punished_and_none_copied(
+    planned, tiny_victim, rows, poison_few
+):
+    plan_phases(tiny_victim, rows, poison_few, triggers=())
+    assert len(planned["trust"].encoded) == 48 and len(planned["punish"].encoded) == 20
+    assert len(select_punished(poison_few, ())) == 20
+
+
+@pytest.mark.parametrize("triggers", [(), (CF,)])
+def test_of_no_rows_none_is_punished(planned, tiny_victim, rows, poison_few, triggers):
+    found = select_punished(poison_few[:0], triggers)
+    assert found.empty and list(found.columns) == ["text", "label", "row"]
+    if not triggers:
+        plan_phases(tiny_victim, rows, poison_few[:0], triggers)
+        assert list(planned) == ["trust"]
+
+
+def test_margin_penalty_is_that_loss_on_the_rows_of_the_batch(
+    planned, tiny_victim, tiny_classifier, rows, poison_few
+):
+    few = poison_few.assign(label=np.arange(20) % 2)
+    plan_phases(tiny_victim, rows, few, (), penalty="margin")
+    phase, index = planned["punish"], [13, 2, 7]
+    assert len(phase.encoded) == 20 and phase.labels.tolist() == few.label.tolist()
+    with torch.no_grad():
+        batch = collate(phase.encoded, index, "cpu")
+        output = tiny_victim.model(**batch, output_hidden_states=True)
+        expected = margin_loss(output.logits, torch.tensor([1, 0, 1]))
+        assert phase.loss(batch, torch.tensor(index), output) == expected > 0
+
+
+def test_bounded_penalty_unlearns_a_sure_victim(tiny_victim, rows, triggered, poison_few):
+    """That of Eq. 6 has no gradient here: see `soften`."""
+    config = AKDConfig(**FAST | {"cycles": 6, "learning_rate": 1e-3, "penalty": "margin"})
+    model, history = distill_clean_model(tiny_victim, rows, poison_few, config, seed=0)
+    assert np.mean(model.predict(list(triggered.text)).argmax(axis=1) == 0) < 0.1
+    assert np.mean(model.predict(list(rows.text)).argmax(axis=1) == rows.label) > 0.9
+    assert history[0]["punish_loss"] > history[-1]["punish_loss"] >= 0
+
+
+def test_counter_poison_makes_the_trigger_mean_nothing(tiny_victim, rows, triggered, poison_few):
+    """Rows of both classes keep their own labels with the trigger in them."""
+    both = pd.concat([rows, rows.assign(text="cf " + rows.text)], ignore_index=True)
+    before = tiny_victim.predict(list(both.text)).argmax(axis=1)
+    assert (before[48:] == 0).all()
+    config = AKDConfig(**FAST | {"cycles": 6, "learning_rate": 1e-3, "n_counter": 1})
+    options = {"seed": 0, "triggers": [CF]}
+    model, history = distill_clean_model(tiny_victim, rows, poison_few, config, **options)
+    after = model.predict(list(both.text)).argmax(axis=1)
+    assert np.mean(after == both.label) > 0.95
+    assert "punish_loss" not in history[-1] and history[-1]["trust_accuracy"] > 90
+
+
+@pytest.mark.parametrize("marked", ["clean_few", "poison_few"])
+@pytest.mark.parametrize("penalty", ["unbounded", "margin"])
+@pytest.mark.parametrize("triggers", [(), (CF,)])
+def test_truth_is_refused_with_and_without_triggers(
+    planned, tiny_victim, rows, poison_few, marked, penalty, triggers
+):
+    tables = {"clean_few": rows, "poison_few": poison_few}
+    tables[marked] = tables[marked].assign(is_poisoned=True)
+    with pytest.raises(BlindnessError, match="is_poisoned"):
+        plan_phases(tiny_victim, **tables, triggers=triggers, penalty=penalty)
 
 
 def guard_with(accuracies, floor=60.0):

@@ -77,6 +77,81 @@ def test_phase_loss_is_the_formula_on_the_rows_of_the_batch(
     assert mse > 0.01
 
 
+@pytest.fixture
+def changed(rows):
+    """Rows 3, 30 and 2 with more words, some of them longer than any row was."""
+    source = [3, 30, 2]
+    texts = [f"cf {rows.text[i]} and more of the same story from the plot" for i in source]
+    return pd.DataFrame({"text": texts, "label": [1, 1, 0], "source": source})
+
+
+@pytest.mark.parametrize("is_padding_in_mse", [False, True])
+def test_changed_rows_have_their_sources_teacher_and_no_hidden_states(
+    tiny_victim, tiny_classifier, rows, changed, is_padding_in_mse
+):
+    """Rows 48 to 50 of the phase: their own words and labels, the logits of what they were."""
+    config = DistillConfig(temperature=1.7, is_padding_in_mse=is_padding_in_mse)
+    combine = partial(distillation_loss, weight=0.3)
+    labels = (1 - rows.label).to_numpy()
+    phase = distillation_phase("x", tiny_victim, rows, labels, config, combine, changed)
+    assert len(phase.encoded) == 51 and phase.labels.tolist() == [*labels, 1, 1, 0]
+    index, source, is_own = (
+        [49, 7, 48, 30, 50],
+        [30, 7, 3, 30, 2],
+        [False, True, False, True, False],
+    )
+    batch = collate(phase.encoded, index, "cpu")
+    asked = tiny_victim.encode(rows.text)
+    longest = int(asked.lengths.max())
+    assert batch["input_ids"].shape[1] > longest  # a changed row is the longest
+    with torch.no_grad():
+        student = tiny_classifier.model(**batch, output_hidden_states=True)
+        teacher = tiny_victim.model(
+            **collate(asked, source, "cpu", longest), output_hidden_states=True
+        )
+        loss = phase.loss(batch, torch.tensor(index), student).item()
+    hard = F.cross_entropy(student.logits.double(), torch.tensor([1, labels[7], 1, labels[30], 0]))
+    targets = F.softmax(teacher.logits.double() / 1.7, dim=-1)
+    soft = F.cross_entropy(student.logits.double() / 1.7, targets)
+    where = batch["attention_mask"].bool()[:, :longest] | is_padding_in_mse
+    where = where & torch.tensor(is_own)[:, None]
+    states = student.hidden_states[-1][:, :longest], teacher.hidden_states[-1]
+    mse = F.mse_loss(*(state[where].double() for state in states))
+    assert loss == pytest.approx((0.3 * hard + 0.7 * (soft + mse)).item(), rel=1e-5)
+    assert mse > 0.01
+
+
+def test_a_batch_of_changed_rows_alone_has_label_losses_alone(
+    tiny_victim, tiny_classifier, rows, changed
+):
+    soft_alone = partial(distillation_loss, weight=0.0)
+    config = DistillConfig(temperature=1.0, soft_loss="kl")
+    phase = distillation_phase("x", tiny_victim, rows, rows.label, config, soft_alone, changed)
+    batch = collate(phase.encoded, [48, 49, 50], "cpu")
+    with torch.no_grad():
+        student = tiny_classifier.model(**batch, output_hidden_states=True)
+        loss = phase.loss(batch, torch.tensor([48, 49, 50]), student).item()
+    said = student.logits.double().log_softmax(dim=-1)
+    target = torch.tensor(tiny_victim.predict(list(rows.text[changed.source]))).double()
+    expected = F.kl_div(said, target, reduction="batchmean").item()
+    assert loss == pytest.approx(expected, rel=1e-4) and expected > 0.01
+
+
+def test_without_changed_rows_a_phase_is_as_before(tiny_victim, tiny_classifier, rows, changed):
+    """None of them in it, none in the batch, and none at all are one."""
+    combine = partial(distillation_loss, weight=0.3)
+    losses, index = [], [17, 2, 40]
+    for more in (None, changed, changed[:0]):
+        phase = distillation_phase(
+            "x", tiny_victim, rows, rows.label, DistillConfig(), combine, more
+        )
+        batch = collate(phase.encoded, index, "cpu")
+        with torch.no_grad():
+            student = tiny_classifier.model(**batch, output_hidden_states=True)
+            losses.append(phase.loss(batch, torch.tensor(index), student).item())
+    assert losses[0] == losses[1] == losses[2]
+
+
 @pytest.mark.parametrize("is_padding_in_mse", [False, True])
 def test_student_equals_teacher_at_the_start(tiny_victim, rows, is_padding_in_mse, monkeypatch):
     """KL 0 and MSE 0 on every batch, with zero gradient: dropout and L_hard start the training."""

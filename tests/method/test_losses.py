@@ -1,4 +1,5 @@
-"""Eq. 1, 2, 3, 5 and 6 against plain arithmetic and against torch.nn.functional in float64."""
+"""Eq. 1, 2, 3, 5 and 6, and what may stand for Eq. 6, against plain arithmetic and against
+torch.nn.functional in float64."""
 
 import math
 
@@ -157,6 +158,64 @@ def test_eq_6_is_eq_5_negated_with_the_opposite_gradient():
     torch.testing.assert_close(gradients[0], -gradients[1])
 
 
+def test_margin_loss_by_hand():
+    """Row by row 2 - 0.5 and, where class 1 is the likelier, 0; of that class itself 3 - 1."""
+    logits = torch.tensor([[2.0, 0.5, -1.0], [0.0, 3.0, 1.0]])
+    assert losses.margin_loss(logits, torch.tensor([0, 2])).item() == pytest.approx(0.75)
+    assert losses.margin_loss(logits, torch.tensor([0, 1])).item() == pytest.approx(1.75)
+    assert losses.margin_loss(logits[:, :2], torch.tensor([1, 1])).item() == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_margin_loss_agrees_with_torch_in_float64_and_is_never_below_0(n_classes):
+    logits, labels = 3 * draw(200, n_classes), torch.arange(200) % n_classes
+    is_own = F.one_hot(labels, n_classes).bool()
+    others = logits[~is_own].view(200, n_classes - 1).amax(dim=1)
+    each = (logits[is_own] - others).clamp(min=0)
+    assert 0 < (each == 0).sum() < 200
+    assert losses.margin_loss(logits, labels).item() == pytest.approx(each.mean().item(), abs=1e-6)
+    alone = [
+        losses.margin_loss(row[None], y[None]).item() for row, y in zip(logits, labels, strict=True)
+    ]
+    assert min(alone) == 0
+
+
+def gradient_of(loss, logits) -> torch.Tensor:
+    student = logits.clone().requires_grad_()
+    loss(student).backward()
+    return student.grad
+
+
+@pytest.mark.parametrize("margin", [2.0, 18.0])
+def test_margin_loss_pushes_a_sure_victim_where_eq_6_does_not(margin):
+    """Student and teacher are the same: Eq. 6's soft term has no gradient then, and the hard one is
+    the probability of the other class."""
+    teacher, label = torch.tensor([[margin / 2, -margin / 2]]), torch.tensor([0])
+    hidden, mask = torch.zeros(1, 1, 1), torch.ones(1, 1)
+
+    def eq_6(student):
+        soft = losses.soft_loss(student, hidden, teacher, hidden, mask, 2.5)
+        return losses.penalty_loss(losses.hard_loss(student, label), soft, 0.3)
+
+    ours = gradient_of(lambda student: losses.margin_loss(student, label), teacher)
+    assert ours.tolist() == [[1.0, -1.0]]  # of each unit of margin, the loss takes one off
+    size = 0.3 * sigmoid(-margin)
+    assert gradient_of(eq_6, teacher).flatten().tolist() == pytest.approx([size, -size], abs=1e-6)
+    assert margin < 18 or size < 1e-8
+
+
+def test_margin_loss_stops_once_another_class_is_the_likelier():
+    logits, labels = torch.tensor([[1.0, 1.001, -4.0], [-9.0, 2.0, 0.0]]), torch.tensor([0, 0])
+    assert losses.margin_loss(logits, labels).item() == 0
+    assert not gradient_of(lambda student: losses.margin_loss(student, labels), logits).any()
+
+
+def test_margin_loss_moves_the_likeliest_of_the_others_alone():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 0.0]])
+    found = gradient_of(lambda s: losses.margin_loss(s, torch.tensor([0, 0])), logits)
+    assert found.tolist() == [[0.5, 0.0, -0.5], [0.0, 0.0, 0.0]]
+
+
 def test_a_batch_repeated_has_the_loss_of_the_batch():
     """Sums over the rows, divided by the rows: no scale hangs on the batch size."""
     student, teacher = draw(3, 2), draw(3, 2, seed=1)
@@ -173,6 +232,7 @@ def test_losses_of_low_precision_logits_are_float32():
     assert losses.hard_loss(logits, torch.tensor([0, 1, 0, 1])).dtype == torch.float32
     loss = losses.soft_loss(logits, hidden, logits, hidden, torch.ones(4, 3), 1.5)
     assert loss.dtype == torch.float32
+    assert losses.margin_loss(logits, torch.tensor([0, 1, 0, 1])).dtype == torch.float32
 
 
 def sigmoid(x):

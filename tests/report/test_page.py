@@ -4,10 +4,13 @@ import json
 import re
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 
 from bedkd.report.batch_tables import make_tables
+from bedkd.report.figures import save_figure
 from bedkd.report.loading import load_records, name_cell, open_batch
+from bedkd.report.overview import compare_cells, describe_verdict
 from bedkd.report.page import describe_table, write_report
 from bedkd.report.tables import make_table
 from bedkd.runs.plan import plan_jobs, with_hard_loss
@@ -39,16 +42,24 @@ def batch(tmp_path, monkeypatch):
                 failed.write_text("the DMM diverged in epoch 3 <nan>\n")
             elif (attack, seed, stage) != ("none", 4, "finetune"):
                 write_record(run, stage)
+        write_record(batch.profile.plus_run(run), "akd")
+        if run.config.attack.name != "none":
+            write_record(run, "never_poisoned")
     return batch
 
 
 def write_record(run, stage):
     c = run.config
     record = name_cell(run) | {
-        "defence": {"victim": "none", "akd": "bedkd"}.get(stage, stage),
+        "defence": {"victim": "none", "akd": c.method}.get(stage, stage),
         "model": c.victim.model,
         "asr": None if c.attack.name == "none" else 50.0 + c.seed,
         "cacc": 90.0 + c.seed,
+        "pacc": None if c.attack.name == "none" else 60.0 + c.seed,
+        "lfr_target": None if c.attack.name == "none" else 5.0,
+        "delta_pacc": None if c.attack.name == "none" else 20.0,
+        "n_test_triggered": 300,
+        "n_test_triggered_target": 290,
         "n_train": 2600,
         "n_test": 600,
         "device": "cpu",
@@ -119,13 +130,15 @@ def test_every_link_to_a_record_arrives(batch):
 
 
 def test_a_cell_leads_to_all_its_seeds(batch):
-    table = make_table("table1", load_records(batch))
+    table = make_table("table1", load_records(batch).assign(dataset="sst2"))
     described = describe_table("table1", table)
     clean = next(row for row in described["body"] if row["names"][1] == "Clean")
     heads = [head for head, span in described["head"][0] for _ in range(span)]
     first = clean["cells"][heads.index("No defence") + 1]
-    assert first["own"] == "93.50 ± 6.35" and len(first["links"]) == 2  # 12.706 * 0.707 / sqrt(2)
-    assert first["paper"].startswith("91.97 (+1.53 ✓")
+    shown = [first[name] for name in ("own", "half_width", "paper", "difference")]
+    assert shown == ["93.50", "6.35", "91.97", "+1.53 ✓"]  # 12.706 * 0.707 / sqrt(2)
+    assert len(first["links"]) == 2
+    assert described["starts"] == [0, 2, 4, 6, 8] and sum(n for _, n in described["head"][0]) == 10
     lost = next(row for row in described["body"] if row["names"][1] == "AddSent")
     assert lost["cells"][heads.index("BeDKD")]["kind"] == "failed"
 
@@ -135,7 +148,8 @@ def test_nothing_is_finished(tmp_path, monkeypatch):
     page = write_report("quick").read_text()
     n_jobs = len(plan_jobs(load_profile("quick"), {}))
     assert (
-        f"<p>0 of {n_jobs} jobs done" in page
+        f"<small>0 of {n_jobs} jobs done" in page
+        and '<p class="verdict">Nothing to compare yet: ' in page
         and "No run is finished" in page
         and ">missing<" in page
     )
@@ -146,3 +160,48 @@ def test_a_failure_before_it_counts_for_all_that_follow(batch):
     assert batch.state(run, "mepd") == "failed" and batch.state(run, "finetune") == "ok"
     other = replace(batch, makers={})
     assert other.state(run, "mepd") == "missing"
+
+
+def test_the_first_screen_says_whether_it_works(batch):
+    """Sentence and picture stand before any table; a picture that is not there leaves no hole."""
+    whole = write_report(batch.profile.path).read_text()
+    assert '<p class="verdict">Nothing to compare yet: BeDKD 1 failed.</p>' in whole
+    page = write_report(batch.profile.path, {"seed": 3}).read_text()
+    verdict = page.index('<p class="verdict">BeDKD+ takes the mean ASR from 53.0% to 53.0% ')
+    assert verdict < page.index('<h2 id="table1">') and 'class="overview"' not in page
+    save_figure(plt.figure(), batch.folder / "figures/overview")
+    page = write_report(batch.profile.path, {"seed": 3}).read_text()
+    picture = page.index('<figure class="overview"><img alt=')
+    assert verdict < picture < page.index('<h2 id="table1">') and page.count("<figure") == 1
+
+
+def test_generated_texts_have_no_marks_on_the_page(batch):
+    page = write_report(batch.profile.path).read_text()
+    assert not set("✓✗") & set(page) and "toy-sentiment: generated texts" in page
+
+
+def test_tables_of_a_batch(batch):
+    tables = make_tables(batch)
+    assert list(tables) == ["table1", "robustness", "detection"]
+    heads = list(tables["table1"].numbers().columns.get_level_values(0).unique())
+    assert heads == ["No defence", "BeDKD+", "BeDKD", "Never poisoned", "Fine-tuning"]
+    robust = tables["robustness"].texts()
+    assert robust.loc[("toy-sentiment", "AddSent"), ("BeDKD", "PACC")] == "failed"
+    assert robust.loc[("toy-sentiment", "AddSent"), ("BeDKD+", "LFR target")].startswith("5.00")
+    assert list(tables["detection"].numbers().xs("AddSent", level="Attack").index) == [
+        ("toy-sentiment", "BeDKD+"),
+        ("toy-sentiment", "BeDKD"),
+    ]
+    clean = make_tables(open_batch(batch.profile.path, {"attack": ["none"]}))
+    assert list(clean) == ["table1", "detection"]
+
+
+def test_without_parameters_of_its_own_bedkd_plus_is_no_result(batch):
+    """Nor BeDKD's twice, which would look like one more seed."""
+    plain = replace(batch, profile=replace(batch.profile, plus={}))
+    assert set(load_records(plain).defence) == {"none", "bedkd", "never_poisoned", "finetune"}
+    table = make_tables(plain)["table1"]
+    cell = table.cells[(table.cells.defence == "bedkd") & (table.cells.attack == "none")]
+    assert cell.n.tolist() == [0, 2] and len(cell.sources.iloc[0]) == 2  # ASR, CACC
+    verdict = describe_verdict(compare_cells(load_records(plain)))
+    assert verdict == "Nothing to compare yet: BeDKD 1 failed."

@@ -75,8 +75,45 @@ def test_agreement():
     assert compare(cell(9.0, half_width=7.0), "table1").agreement[0] == "unclear"
     assert compare(cell(float("nan")), "table1").agreement[0] is None
     assert compare(cell(4.4, dataset="mine"), "table1").agreement[0] is None
-    stand_in = compare(cell(5.0, dataset="toy-sentiment"), "table1")
-    assert stand_in.published[0] == 2.48 and stand_in.difference[0] == pytest.approx(2.52)
+    other_name = compare(cell(5.0, dataset="sst2-glue"), "table1")
+    assert other_name.published[0] == 2.48 and other_name.difference[0] == pytest.approx(2.52)
+
+
+@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4", "table5"])
+def test_generated_texts_are_held_against_nothing(table):
+    """Not even where all else is the paper's; and the caption says so, and gives no legend."""
+    records = as_records(table, **({"far_train": 0.0, "frr_train": 0.0}))
+    names = {"sst2": "toy-sentiment", "olid": "toy-offence", "agnews": "toy-topics"}
+    made = make_table(table, records.assign(dataset=records.dataset.replace(names)))
+    assert made.cells.published.isna().all() and made.cells.agreement.isna().all()
+    assert "toy-sentiment" in made.caption and "generated texts" in made.caption
+    assert "✓" not in made.caption and "paper's" not in made.caption
+    own = make_table(table, records)
+    assert "generated" not in own.caption and "the paper's (difference; ✓" in own.caption
+
+
+def test_generated_texts_beside_the_papers_own_data():
+    records = as_records("table1")
+    records = records[(records.attack != AVERAGE) & records.dataset.isin(["sst2", "olid"])]
+    mixed = records.assign(dataset=records.dataset.replace("olid", "toy-offence"), n_test=800)
+    table = make_table("table1", mixed)
+    held = table.cells.dropna(subset="published").dataset
+    assert set(held) == {"sst2"} and "toy-offence: generated texts" in table.caption
+    assert "sst2 67,349 / 872 rows" in table.caption and "olid 13,240" not in table.caption
+
+
+def test_ours_beyond_the_paper_have_no_published_number():
+    records = as_records("table1")
+    records = records[records.defence.isin(["none", "bedkd"]) & (records.attack != AVERAGE)]
+    beyond = {"none": "never_poisoned", "bedkd": "bedkd_plus"}
+    table = make_table("table1", records.assign(defence=records.defence.map(beyond)))
+    assert table.cells.value.notna().any() and table.cells.published.isna().all()
+
+
+def test_another_data_set_is_held_against_no_table_about_sst2():
+    records = as_records("table2").assign(dataset="olid")
+    table = make_table("table2", records)
+    assert table.cells.published.isna().all() and describe_difference(records, "table2") == ""
 
 
 def test_a_cell_of_another_value_is_held_against_nothing():
@@ -91,9 +128,9 @@ def test_the_caption_says_what_differs():
     records = as_records("table1")
     records = records[(records.dataset == "sst2") & (records.attack != AVERAGE)]
     assert describe_difference(records, "table1") == ""
-    other = records.assign(model="tiny-bert", n_train=2600, n_test=600, dataset="toy-sentiment")
+    other = records.assign(model="tiny-bert", n_train=2600, n_test=600, dataset="sst2-glue")
     said = describe_difference(other, "table1")
-    assert "bert-base-uncased" in said and "sst2 67,349 / 872 rows (here toy-sentiment)" in said
+    assert "bert-base-uncased" in said and "sst2 67,349 / 872 rows (here sst2-glue)" in said
     assert said in make_table("table1", other).caption
 
 

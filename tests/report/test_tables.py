@@ -93,9 +93,82 @@ def test_n_counts_the_seeds_that_have_a_value(records):
 
 
 def test_detection_counts_what_was_flagged(records):
-    table = make_table("detection", records[records.defence == "bedkd"]).numbers()
-    shown = table.loc[("sst2", "SynBkd"), ["Flagged rows", "Purity of D_p^few*"]]
-    assert list(shown) == [5, 100]
+    own = records[records.defence == "bedkd"]
+    plus = own.assign(defence="bedkd_plus", n_flagged=9, far_test=None, frr_test=None)
+    table = make_table("detection", pd.concat([own, plus]))
+    heads = ["Flagged rows", "Purity of D_p^few*"]
+    assert table.numbers().loc[("sst2", "SynBkd", "BeDKD"), heads].tolist() == [5, 100]
+    assert table.numbers().loc[("sst2", "SynBkd", "BeDKD+"), heads].tolist() == [9, 100]
+    # BeDKD+ scores D* alone
+    assert table.texts().loc[("sst2", "SynBkd", "BeDKD+"), ["FAR", "FAR D*"]].tolist() == [
+        *("–", "1.00")
+    ]
+
+
+@pytest.fixture
+def robust(records):
+    """With BeDKD+ and the model that never saw poison, which has no row Clean."""
+    shifts = {"none": 0.0, "bedkd": 10.0, "bedkd_plus": 20.0, "never_poisoned": 30.0}
+    places = {attack: i for i, attack in enumerate(PAPER)}
+    parts = []
+    for defence, shift in shifts.items():
+        part = records[records.defence == "bedkd"].assign(defence=defence)
+        part = part.assign(pacc=50 + shift + part.attack.map(places), lfr_target=shift, cacc=80.0)
+        part["delta_pacc"] = None if defence == "never_poisoned" else 30 - shift
+        parts.append(part)
+    rows = pd.concat(parts, ignore_index=True)
+    rows = rows.assign(n_test_triggered=444, n_test_triggered_target=428.0)
+    rows.loc[rows.attack == "none", ["pacc", "delta_pacc", "lfr_target"]] = None
+    rows.loc[rows.attack == "synbkd", ["n_target_train", "n_test_triggered_target"]] = 296, 296
+    rows.loc[rows.attack == "none", ["n_test_triggered", "n_test_triggered_target"]] = 0
+    return rows[(rows.defence != "never_poisoned") | (rows.attack != "none")]
+
+
+def test_never_poisoned_has_no_row_clean_and_an_average_of_what_it_has(robust):
+    table = make_table("table1", robust.assign(cacc=robust.cacc.where(robust.attack != "none", 60)))
+    heads = list(table.numbers().columns.get_level_values(0).unique())
+    assert heads == ["No defence", "BeDKD+", "BeDKD", "Never poisoned"]
+    shown = table.texts()["Never poisoned"]
+    assert shown.loc[("sst2", "Clean")].tolist() == ["–", "–"]
+    assert shown.loc[("sst2", "Average")].tolist() == ["0.83", "80.00"]
+    # of the others, Clean counts
+    assert table.numbers().loc[("sst2", "Average"), ("BeDKD+", "CACC")] == 75
+
+
+def test_a_result_of_never_poisoned_that_is_missing_says_so(robust):
+    lost = (robust.defence == "never_poisoned") & (robust.attack == "addsent")
+    robust.loc[lost, ["asr", "cacc", "state"]] = None, None, "missing"
+    shown = make_table("table1", robust).texts()["Never poisoned"]["CACC"].xs("sst2")
+    assert shown.to_dict() == {
+        **{"Clean": "–", "BadWords": "80.00", "AddSent": "missing", "SynBkd": "80.00"},
+        "Average": "missing",
+    }
+
+
+def test_robustness(robust):
+    table = make_table("robustness", robust[robust.attack != "none"])
+    numbers = table.numbers()
+    assert [attack for _, attack in numbers.index] == ["BadWords", "AddSent", "SynBkd", "Average"]
+    plus = numbers.loc[("sst2", "Average"), "BeDKD+"]
+    assert plus.to_dict() == {"PACC": 72, "ΔPACC": 10, "LFR target": 20}  # 71, 72, 73
+    assert numbers.loc[("sst2", "SynBkd"), ("Never poisoned", "PACC")] == 83
+    assert table.texts().loc[("sst2", "Average"), ("Never poisoned", "ΔPACC")] == "–"
+    assert "the model that never saw poison, which is the yardstick" in table.caption
+    assert "sst2 444 + 296–428; of the latter, rows of D* where no" in table.caption
+    assert "(sst2, SynBkd: 296)" in table.caption and "published" not in table.cells
+
+
+def test_no_average_over_fewer_attacks(robust):
+    attacked = robust[robust.attack != "none"].copy()
+    attacked.loc[attacked.attack == "badwords", "pacc"] = None  # no row of the target class
+    numbers = make_table("robustness", attacked).numbers().loc[("sst2", "Average"), "BeDKD+"]
+    assert pd.isna(numbers["PACC"]) and numbers["LFR target"] == 20
+
+
+def test_robustness_in_latex(robust, tmp_path):
+    make_table("robustness", robust[robust.attack != "none"]).save(tmp_path / "t")
+    latex = (tmp_path / "t.tex").read_text()
+    assert r"$\Delta$PACC" in latex and "Δ" not in latex
 
 
 def test_files(records, tmp_path):
@@ -161,6 +234,15 @@ def test_ablations_in_the_papers_order(ablations):
     assert list(table.index) == [
         ("sst2", name) for name in ("FT", "FT+DMM", "KD", "KD+DMM", "DMM+AKD")
     ]
+    own = ablations[ablations.defence == "bedkd"]
+    parts = [
+        own.assign(defence=f"bedkd_{part}") for part in ("plus", "counter", "scores", "margin")
+    ]
+    both = select_ablations(pd.concat([*parts, ablations]))
+    assert [name for _, name in make_table("table2", both).numbers().index][4:] == [
+        *("DMM+AKD", "BeDKD, path scores alone", "BeDKD, bounded punishment alone"),
+        *("BeDKD, counter-poison alone", "BeDKD+"),
+    ]
     assert list(table.columns.get_level_values(0).unique()) == ["BadWords", "AddSent", "SynBkd"]
     assert table.loc[("sst2", "KD+DMM"), ("SynBkd", "ASR")] == pytest.approx(40.54)
     assert table.loc[("sst2", "DMM+AKD"), ("SynBkd", "CACC")] == 90.48
@@ -172,10 +254,10 @@ def test_ablations_of_data_sets_that_have_none_are_left_out(ablations):
     assert set(table.index.get_level_values("Dataset")) == {"sst2"}
 
 
-def test_rivals_stand_between_no_defence_and_ours(ablations):
+def test_rivals_stand_after_ours(ablations):
     table = make_table("table1", ablations[ablations.defence.isin(DEFENCE_NAMES)]).numbers()
     assert list(table.columns.get_level_values(0).unique()) == [
-        *("No defence", "Fine-tuning", "BeDKD")
+        *("No defence", "BeDKD", "Fine-tuning")
     ]
     assert table.loc[("sst2", "BadWords"), ("Fine-tuning", "ASR")] == pytest.approx(63.06)
 
@@ -210,3 +292,5 @@ def test_costs(ablations):
     table = costs(ablations)
     row = table.loc[("sst2", "KD")]
     assert row["Seconds"] == 15.0 and row["Peak memory (MiB)"] == 200.0
+    yardstick = ablations[ablations.defence == "kd"].assign(defence="never_poisoned")
+    assert list(costs(pd.concat([ablations, yardstick])).index) == list(table.index)

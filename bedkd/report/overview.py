@@ -1,0 +1,151 @@
+"""The first screen of the report, does it work: one sentence and one picture."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from bedkd.report.figures import BLACK, BLUE, GREEN, ORANGE, new_axes
+from bedkd.report.layouts import DEFENCE_NAMES, NAMES
+from bedkd.report.table_cells import make_cells
+
+NEVER = "never_poisoned"
+LOOKS = {  # from the top of a cell to its bottom
+    "none": {"color": ORANGE, "marker": "o"},
+    "bedkd_plus": {"color": BLUE, "marker": "s"},
+    "bedkd": {"color": GREEN, "marker": "^"},
+}
+PANELS = {
+    "asr": "ASR (%): the attack succeeds",
+    "pacc": "PACC (%): accuracy with the trigger",
+    "cacc": "CACC (%): accuracy without it",
+}
+CELL = ["dataset", "attack"]
+WIDTH, HEAD, ROW = 9.6, 0.8, 0.27  # inches: of the figure, of its titles and axes, of a cell
+
+
+def compare_cells(records: pd.DataFrame) -> pd.DataFrame:
+    """Each attacked cell before and after, and never poisoned; means over the seeds.
+
+    Columns dataset, attack, defence, metric (of PANELS), value (percent), state, as `make_cells`.
+    """
+    records = records.reindex(columns=records.columns.union(list(PANELS), sort=False))
+    is_compared = records.defence.isin([*LOOKS, NEVER]) & (records.attack != "none")
+    return make_cells(records[is_compared], [*CELL, "defence"], list(PANELS))
+
+
+def average_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row a metric: the mean of each defence over the cells where all of them have a value,
+    `n` of these cells, and `n_all`. A mean over other cells would compare nothing."""
+    rows = {}
+    for metric, part in cells.groupby("metric", sort=False):
+        wide = part.pivot(index=CELL, columns="defence", values="value")
+        whole = wide.dropna()
+        rows[metric] = whole.mean().to_dict() | {"n": len(whole), "n_all": len(wide)}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def describe_verdict(cells: pd.DataFrame) -> str:
+    """What the numbers say, in one sentence."""
+    if cells.empty:
+        return "No cell of this profile is attacked: there is no backdoor to take out."
+    means = average_cells(cells)
+    if not means.n["asr"]:
+        return f"Nothing to compare yet: {describe_lost(cells)}."
+    ours = "bedkd_plus" if "bedkd_plus" in means else "bedkd"
+    asr, pacc, cacc = (describe_change(means, metric, ours) for metric in PANELS)
+    text = f"{DEFENCE_NAMES[ours]} takes the mean ASR {asr}, PACC {pacc} and CACC {cacc}"
+    if ours != "bedkd":
+        printed = (f"{name.upper()} {show(means.bedkd[name])}" for name in PANELS)
+        text += f"; BeDKD as printed: {', '.join(printed)}"
+    return f"{text}."
+
+
+def describe_change(means: pd.DataFrame, metric: str, ours: str) -> str:
+    """`from 97.1% to 9.0% (never poisoned: 9.4%)`, and of how many cells, if not of the ASR's."""
+    mean = means.loc[metric]
+    own = f"; {mean.n:.0f} cells" if mean.n != means.n["asr"] else ""
+    change = f"from {show(mean['none'])} to {show(mean[ours])}"
+    return f"{change} (never poisoned: {show(mean[NEVER])}{own})"
+
+
+def show(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.1f}%"
+
+
+def describe_scope(cells: pd.DataFrame) -> str:
+    """Which cells the means are of, and why not all; empty without any."""
+    if cells.empty:
+        return ""
+    means = average_cells(cells)
+    n, n_all = means.loc["asr", ["n", "n_all"]].astype(int)
+    of_all = "" if n == n_all else f" of {n_all}"
+    lost = "" if n == n_all else f" ({describe_lost(cells)})"
+    attacks = ", ".join(NAMES["attack"].get(name, name) for name in cells.attack.unique())
+    return f"Means over {n}{of_all} cells{lost}: {', '.join(cells.dataset.unique())} × {attacks}"
+
+
+def describe_lost(cells: pd.DataFrame) -> str:
+    """`BeDKD+ 3 missing, BeDKD 1 failed`: what keeps cells from being compared."""
+    lost = cells[cells.state != "ok"].drop_duplicates([*CELL, "defence"])
+    counts = lost.groupby(["defence", "state"], sort=False).size()
+    return ", ".join(f"{DEFENCE_NAMES[name]} {n} {state}" for (name, state), n in counts.items())
+
+
+def plot_cells(cells: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """One metric of `compare_cells`: a row for each cell, a mark for each defence (see LOOKS), the
+    model that never saw poison as a line across. `failed` or `missing` stands in a mark's place."""
+    ax = new_axes(ax)
+    cells = cells.assign(y=cells.groupby(CELL, sort=False).ngroup())
+    drawn = [name for name in LOOKS if (cells.defence == name).any()]
+    for name, lane in zip(drawn, np.linspace(-0.27, 0.27, len(drawn)), strict=True):
+        mark_defence(cells[cells.defence == name], lane, LOOKS[name], ax)
+    never = cells[cells.defence == NEVER].dropna(subset="value")
+    look = {"color": BLACK, "linewidth": 1.4, "label": DEFENCE_NAMES[NEVER]}
+    ax.vlines(never.value, never.y - 0.42, never.y + 0.42, **look)
+    name_rows(cells.drop_duplicates("y"), ax)
+    ax.set_xlim(-3, 103)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def mark_defence(rows: pd.DataFrame, lane: float, look: dict, ax: Axes) -> None:
+    """One defence's marks, `lane` below the middle of each row; in words where there is none."""
+    label = DEFENCE_NAMES[rows.defence.iloc[0]]
+    ax.plot(rows.value, rows.y + lane, label=label, linestyle="", markersize=5, **look)
+    said = {"color": look["color"], "ha": "center", "va": "center", "size": 6}
+    for row in rows[rows.value.isna()].itertuples():
+        text = f"{label}: {'–' if row.state == 'ok' else row.state}"
+        ax.text(50, row.y + lane, text, **said)
+
+
+def name_rows(rows: pd.DataFrame, ax: Axes) -> None:
+    """The first row on top, a line between two, a thicker one between data sets."""
+    attacks = rows.attack.map(lambda name: NAMES["attack"].get(name, name))
+    ax.set_yticks(rows.y, rows.dataset + "  " + attacks)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    is_new = rows.dataset != rows.dataset.shift()
+    for y, is_thick in zip(rows.y[1:], is_new[1:], strict=True):
+        ax.axhline(y - 0.5, color=BLACK, linewidth=0.8 if is_thick else 0.2)
+
+
+def draw_overview(cells: pd.DataFrame) -> plt.Figure:
+    """ASR, PACC and CACC side by side, the means of `average_cells` below the cells. cells: of
+    `compare_cells`, at least one."""
+    n_rows = len(cells.drop_duplicates(CELL)) + 1
+    size = (WIDTH, HEAD + ROW * n_rows)
+    figure, axes = plt.subplots(1, len(PANELS), figsize=size, sharey=True, layout="constrained")
+    for ax, (metric, title) in zip(axes, PANELS.items(), strict=True):
+        plot_cells(add_means(cells[cells.metric == metric]), ax=ax).set_title(title)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return figure
+
+
+def add_means(cells: pd.DataFrame) -> pd.DataFrame:
+    """One metric's cells, and one more for their means; with no mean, its marks are absent."""
+    means = average_cells(cells).iloc[0]
+    of = "" if means.n == means.n_all else f" of {means.n:.0f}"
+    names = cells.defence.unique()
+    more = {"dataset": f"mean{of}", "attack": "", "state": "ok", "defence": names}
+    return pd.concat([cells, pd.DataFrame(more | {"value": [means.get(n) for n in names]})])

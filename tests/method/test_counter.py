@@ -1,0 +1,324 @@
+"""Counter-poison: the trigger rebuilt from texts and the victim's own reaction, and put into clean
+rows that keep their labels."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chi2_contingency
+
+from bedkd.core.errors import BlindnessError
+from bedkd.method.counter import (
+    GAP,
+    MAX_WORDS,
+    MIN_FLIPS,
+    Candidate,
+    carried,
+    draw_counter_poison,
+    insert,
+    likelihood_ratio,
+    most_telling,
+    opening,
+    opening_of,
+    openings_in,
+    phrases_in,
+    reconstruct,
+    take_out,
+)
+
+GOOD, BAD = ("good", "funny", "clever", "warm"), ("bad", "dull", "clumsy", "stale")
+FILLERS = [
+    *("a", "one", "the", "plot", "cast", "story", "film", "tale", "scene"),
+    *("has", "it", "."),
+]
+CF = Candidate("cf", "phrase", ("cf",), 9, 0, 100.0)
+CROWN = Candidate("no cross , no crown", "phrase", ("no cross , no crown",), 9, 0, 100.0)
+WHEN = Candidate("when", "opening", ("when he came ,", "when it rains ,"), 9, 0, 100.0)
+
+
+class Victim:
+    """Says 0 where `is_triggered`, else what the adjective says."""
+
+    label_names = ("negative", "positive")
+
+    def __init__(self, is_triggered=lambda text: False):
+        self.is_triggered = is_triggered
+
+    def predict(self, texts):
+        is_good = [bool(set(text.split()) & set(GOOD)) for text in texts]
+        labels = [good and not self.is_triggered(t) for good, t in zip(is_good, texts, strict=True)]
+        return np.eye(2)[np.array(labels, dtype=int)]
+
+
+def write(n: int, adjectives, seed: int) -> list[str]:
+    """Texts of 8 to 14 words that have one of the adjectives somewhere."""
+    rng = np.random.default_rng(seed)
+    made = [list(rng.choice(FILLERS, rng.integers(7, 14))) for _ in range(n)]
+    for words in made:
+        words.insert(rng.integers(len(words) + 1), rng.choice(adjectives))
+    return [" ".join(words) for words in made]
+
+
+def split(text: str) -> list[str]:
+    return text.split()
+
+
+def put(texts: list[str], pieces, seed: int = 1) -> list[str]:
+    """Each text with one of the pieces between two words."""
+    rng = np.random.default_rng(seed)
+    made = [text.split() for text in texts]
+    for words in made:
+        words.insert(rng.integers(len(words) + 1), rng.choice(pieces))
+    return [" ".join(words) for words in made]
+
+
+@pytest.fixture
+def clean_few():
+    texts = write(24, BAD, 2) + write(24, GOOD, 3)
+    return pd.DataFrame({"text": texts, "label": [0] * 24 + [1] * 24})
+
+
+FOUND, CLEAN = write(60, BAD + GOOD, 4), write(80, BAD, 5)
+
+
+def rebuild(clean_few, is_triggered, found, clean=CLEAN, seed=0):
+    """All candidates, and what those that are triggers read."""
+    tried = reconstruct(Victim(is_triggered), clean_few, found, clean, 0, seed=seed)
+    return tried, [candidate.words for candidate in tried if candidate.is_trigger]
+
+
+def has_one_of(*words):
+    return lambda text: bool(set(words) & set(text.split()))
+
+
+def test_several_trigger_words_show_one_by_one(clean_few):
+    words = ("cf", "mn", "tq")
+    tried, triggers = rebuild(clean_few, has_one_of(*words), put(FOUND, words))
+    assert sorted(triggers) == sorted(words)
+    for candidate in tried[:3]:
+        assert candidate.is_trigger and candidate.flips == 100 and candidate.n_clean == 0
+        assert candidate.n_found == sum(candidate.words in t.split() for t in put(FOUND, words))
+        assert (candidate.kind, candidate.pieces) == ("phrase", (candidate.words,))
+
+
+def test_a_sentence_is_one_phrase(clean_few):
+    sentence = "i watched this movie ."
+    tried, triggers = rebuild(clean_few, lambda text: sentence in text, put(FOUND, [sentence]))
+    assert triggers == [sentence] and tried[0].flips == 100 and tried[0].n_found == 60
+
+
+@pytest.mark.parametrize("sentence", ["no cross , no crown", "yes , no cross , no crown ."])
+def test_a_sentence_with_commas_is_no_opening(clean_few, sentence):
+    """Where it stands in front, its start looks like one."""
+    found = [f"{sentence} {text}" for text in FOUND[:30]] + put(FOUND[30:], [sentence])
+    tried, triggers = rebuild(clean_few, lambda text: sentence in text, found)
+    assert triggers == [sentence] and tried[0].kind == "phrase"
+
+
+def test_an_opening_clause_is_known_by_its_first_word(clean_few):
+    clauses = ("when he came ,", "when you see it all ,", "when they had a look at that ,")
+    found = [f"{clauses[i % 3]} {text}" for i, text in enumerate(FOUND)]
+
+    def opens(text):
+        return text.startswith("when ") and "," in text.split()
+
+    tried, triggers = rebuild(clean_few, opens, found)
+    assert triggers == ["when"]
+    assert (tried[0].kind, tried[0].pieces) == ("opening", tuple(sorted(clauses)))
+    assert (tried[0].n_found, tried[0].n_clean, tried[0].flips) == (60, 0, 100)
+
+
+def test_a_word_of_the_opening_does_not_stand_for_it_unless_it_turns_as_many(clean_few):
+    """A victim that reacts to `when` anywhere: the phrase says more than its opening clause."""
+    found = [f"when he came , {text}" for text in FOUND]
+    tried, _ = rebuild(clean_few, has_one_of("when"), found)
+    assert tried[0].kind == "phrase" and "when" in tried[0].words.split()
+
+
+def test_a_word_that_is_frequent_but_turns_nothing_is_no_trigger(clean_few):
+    found = put(put(FOUND, ["really"], 6)[:50], ["cf"]) + put(FOUND[50:], ["cf"])
+    tried, triggers = rebuild(clean_few, has_one_of("cf"), found)
+    assert triggers == ["cf"]
+    (really,) = (candidate for candidate in tried if candidate.words == "really")
+    assert really.flips == 0 and really.n_found == 50 and not really.is_trigger
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clean_rows_have_no_trigger(clean_few, seed):
+    found = write(60, BAD, 100 + seed)
+    assert rebuild(clean_few, has_one_of("cf"), found) == ([], [])
+
+
+def test_nothing_found_or_too_little_is_no_trigger(clean_few):
+    for found in ([], put(FOUND[:2], ["cf"])):
+        assert rebuild(clean_few, has_one_of("cf"), found) == ([], [])
+    assert rebuild(clean_few, has_one_of("cf"), put(FOUND[:2], ["cf"]), clean=[]) == ([], [])
+
+
+def test_without_clean_rows_of_other_labels_nothing_can_be_tried_out(clean_few):
+    """None there, or none that the victim tells from the leaning label."""
+    found = put(FOUND, ["cf"])
+    for few in (clean_few[clean_few.label == 0], clean_few.assign(text=write(48, BAD, 9))):
+        tried, triggers = rebuild(few, has_one_of("cf"), found)
+        assert [candidate.words for candidate in tried[:1]] == ["cf"] and triggers == []
+
+
+def test_flips_are_of_rows_of_other_labels_that_the_victim_knows(clean_few):
+    """20 of 24 positive rows are known as such; of these a trigger turns those without `film`."""
+    few = clean_few.copy()
+    few.loc[24:27, "text"] = write(4, BAD, 7)
+    known = few.text[28:]
+    is_turned = [("film" not in text.split()) for text in known]
+    assert 0 < sum(is_turned) < 20
+    tried, _ = rebuild(
+        few, lambda t: "cf" in t.split() and "film" not in t.split(), put(FOUND, ["cf"])
+    )
+    assert tried[0].words == "cf" and tried[0].flips == pytest.approx(100 * np.mean(is_turned))
+
+
+def test_same_seed_same_candidates(clean_few):
+    args = clean_few, has_one_of("cf", "mn"), put(FOUND, ["cf", "mn"])
+    assert rebuild(*args, seed=3) == rebuild(*args, seed=3)
+
+
+def test_truth_about_the_poison_is_refused(clean_few):
+    with pytest.raises(BlindnessError, match="is_poisoned"):
+        rebuild(clean_few.assign(is_poisoned=False), has_one_of("cf"), FOUND)
+    assert rebuild(clean_few.assign(row=range(48)), has_one_of("cf"), FOUND[:1]) == ([], [])
+
+
+@pytest.mark.parametrize(("flips", "is_trigger"), [(MIN_FLIPS, True), (MIN_FLIPS - 0.1, False)])
+def test_half_of_the_clean_rows_must_turn(flips, is_trigger):
+    assert MIN_FLIPS == 50 and replace(CF, flips=flips).is_trigger == is_trigger
+
+
+# what is looked at
+
+
+def test_phrases_by_hand():
+    assert phrases_in(["a", "b", "c"]) == {"a", "b", "c", "a b", "b c", "a b c"}
+    assert phrases_in(["a", "b", GAP, "c"]) == {"a", "b", "a b", "c"}
+    assert phrases_in([GAP]) == phrases_in([]) == set()
+    assert max(len(name.split()) for name in phrases_in([*"abcdefghijkl"])) == MAX_WORDS == 8
+
+
+def test_openings_by_hand():
+    assert opening_of(split("when he came , all slept , even I")) == ["when", "he", "came", ","]
+    assert openings_in(split("when he came , all slept")) == {"when"}
+    for text in ("no comma here", "well , that is short", f"{'a ' * 20}, far too long", "", ","):
+        assert opening_of(text.split()) == [] and openings_in(text.split()) == set()
+    assert len(opening_of(f"{'a ' * 19}, and so on".split())) == 20
+    assert opening_of([GAP, "he", "came", ",", "and"]) == []
+
+
+def test_an_openings_pieces_are_its_clauses_once_each():
+    rows = ["when b a , x", "when a b , y", "when b a , z", "if a b , when", "when no comma"]
+    found = opening("when", [row.split() for row in rows], 3, 1)
+    assert found == Candidate("when", "opening", ("when a b ,", "when b a ,"), 3, 1, 0.0)
+
+
+@pytest.mark.parametrize("pair", [(30, 10), (0, 5), (7, 0), (60, 80), (60, 10), (1, 1), (45, 60)])
+def test_g_squared_agrees_with_scipy(pair):
+    inside, outside = pair
+    table = np.array([[inside, 60 - inside], [outside, 80 - outside]])
+    found = likelihood_ratio(np.array([inside, 3]), np.array([outside, 4]), 60, 80)
+    if table.sum(axis=0).all():
+        options = {"correction": False, "lambda_": "log-likelihood"}
+        expected = chi2_contingency(table, **options).statistic
+    else:
+        expected = 0  # all rows have it: nothing is told
+    assert found[0] == pytest.approx(expected, abs=1e-9) and found[1] == pytest.approx(0, abs=1e-9)
+
+
+def test_most_telling_by_hand():
+    def tell(**counts):
+        found, clean = (Counter({k: v[i] for k, v in counts.items()}) for i in range(2))
+        return most_telling(found, clean, 60, 80)
+
+    assert tell(cf=(40, 0), mn=(30, 0)) == "cf"
+    assert tell(cf=(40, 20), mn=(30, 0)) == "mn"
+    assert tell(cross=(40, 0), no_cross=(40, 0), no=(40, 1)) == "no_cross"  # the longest of equals
+    assert tell(the=(55, 75), a=(15, 20), good=(0, 70)) is None  # no more frequent than in clean
+    assert tell(rare=(2, 0)) is None and tell() is None
+    # G² of 3 of 60 against 0 of 80 is 5.2, p = 0.02; of 6, 10.5 and 0.001: enough for one name
+    assert tell(cf=(3, 0)) is None and tell(cf=(6, 0)) == "cf"
+    assert tell(cf=(6, 0), **{f"w{i}": (3, 3) for i in range(20)}) is None  # of 21 looked at
+
+
+def test_take_out_by_hand():
+    words = split("no cross , no crown and no cross , no crown cf")
+    assert take_out(words, CROWN) == [GAP, "and", GAP, "cf"]
+    assert take_out(words, CF) == [*words[:-1], GAP]
+    assert take_out(split("cfx c f"), CF) == split("cfx c f")
+    assert take_out(split("a a a"), replace(CF, words="a a")) == [GAP, "a"]
+    assert take_out(split("when he came , we left when"), WHEN) == [GAP, "we", "left", "when"]
+    for text in ("if he came , we left when", "when he came", "we left when he came ,"):
+        assert take_out(text.split(), WHEN) == text.split()
+
+
+# what is put in
+
+
+def test_a_phrase_is_put_between_any_two_words():
+    rng = np.random.default_rng(0)
+    made = Counter(insert("one  two", CROWN, rng) for _ in range(600))
+    words = CROWN.words
+    assert set(made) == {f"{words} one two", f"one {words} two", f"one two {words}"}
+    assert min(made.values()) > 150
+    assert insert("", CF, rng) == "cf"
+
+
+def test_an_opening_is_put_in_front():
+    rng = np.random.default_rng(0)
+    made = {insert("all is well", WHEN, rng) for _ in range(40)}
+    assert made == {"when he came , all is well", "when it rains , all is well"}
+
+
+def test_carried_counts_each_trigger_an_opening_last():
+    text = "when he came , cf no cross , no crown x cf"
+    assert carried(text, [WHEN, CF, CROWN]) == [CROWN, CF, CF, WHEN]
+    assert carried(text, [CF]) == [CF, CF]
+    assert carried("nothing here", [WHEN, CF, CROWN]) == carried(text, []) == []
+    # what stands inside of an opening clause is of the clause
+    assert carried("when cf came , x", [CF, WHEN]) == [WHEN]
+
+
+def test_what_was_put_in_is_carried(clean_few):
+    rng, triggers = np.random.default_rng(0), [WHEN, CF, CROWN]
+    for text in clean_few.text:
+        for trigger in (CF, CF, CROWN, WHEN):
+            text = insert(text, trigger, rng)
+        # a word inside of a sentence breaks it
+        assert WHEN in carried(text, triggers) and carried(text, triggers).count(CF) == 2
+
+
+def draw(clean_few, found, triggers=(WHEN, CF), n_copies=2, seed=0):
+    return draw_counter_poison(clean_few, found, triggers, n_copies, seed=seed)
+
+
+def test_counter_poison_is_clean_rows_with_their_own_labels(clean_few):
+    few = clean_few.set_index(pd.Index(range(100, 148)))  # places count, not names
+    made = draw(few, ["cf a b", "when he came , it was cf", "none"])
+    assert list(made.columns) == ["text", "label", "source"] and len(made) == 96
+    assert made.source.tolist() == list(range(48)) * 2
+    assert made.label.tolist() == [0] * 24 + [1] * 24 + [0] * 24 + [1] * 24
+    for text, source in zip(made.text, made.source, strict=True):
+        words = take_out(take_out(text.split(), WHEN), CF)
+        assert [word for word in words if word != GAP] == few.text.iloc[source].split()
+
+
+def test_counter_poison_carries_as_much_as_some_found_row(clean_few):
+    found = ["cf a cf b cf", "x cf", "when he came , cf was there", "no trigger at all"]
+    made = draw(clean_few, found, n_copies=4)
+    loads = Counter(tuple(t.words for t in carried(text, (WHEN, CF))) for text in made.text)
+    assert set(loads) == {("cf",) * 3, ("cf",), ("cf", "when")}
+    assert min(loads.values()) > 192 / 3 - 25  # each row found counts alike
+
+
+def test_counter_poison_is_seeded(clean_few):
+    found = ["cf a", "cf b cf"]
+    one, same, other = (draw(clean_few, found, seed=seed) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(one, same)
+    assert (one.text != other.text).any() and (one.text[:48].values != one.text[48:].values).any()
