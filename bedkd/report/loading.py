@@ -188,13 +188,15 @@ def load_scores(run: Run, where: str) -> pd.DataFrame:
 
 
 def load_cycles(runs: list[Run]) -> pd.DataFrame:
-    """The AKD history of each finished run: dataset, attack, seed, epoch, asr, cacc, losses."""
+    """The AKD history of each finished run: dataset, attack, seed, epoch, asr, cacc, losses, and
+    asr_never_poisoned, of the model that never saw poison."""
     return concat(read_cycles(run) for run in runs if run.record("akd"))
 
 
 def read_cycles(run: Run) -> pd.DataFrame:
     history = json.loads((run.folder("akd") / "history.json").read_text())
-    return pd.DataFrame(history).assign(**name_cell(run))
+    never = {"asr_never_poisoned": run.record("akd")["asr_never_poisoned"]}
+    return pd.DataFrame(history).assign(**name_cell(run), **never)
 
 
 def load_sweep_cycles(batch: Batch, study: str) -> pd.DataFrame:

@@ -26,6 +26,7 @@ FIGURES = {
     "figure4_train": "The same on D*",
     "figure5": "Figure 5: t-SNE of the features, before and after BeDKD",
     "cycles": "ASR and CACC over the AKD cycles, every cell",
+    "cycles_plus": "What BeDKD+ forgets, cycle by cycle: PACC, ASR and the target class's LFR",
     "sensitivity": "One parameter at a time",
 }
 OVERVIEW = {"overview": "Every attacked cell before and after"}  # above all else
