@@ -82,7 +82,8 @@ def describe_scope(cells: pd.DataFrame) -> str:
     of_all = "" if n == n_all else f" of {n_all}"
     lost = "" if n == n_all else f" ({describe_lost(cells)})"
     attacks = ", ".join(NAMES["attack"].get(name, name) for name in cells.attack.unique())
-    return f"Means over {n}{of_all} cells{lost}: {', '.join(cells.dataset.unique())} × {attacks}"
+    noun = "cell" if n_all == 1 else "cells"
+    return f"Means over {n}{of_all} {noun}{lost}: {', '.join(cells.dataset.unique())} × {attacks}"
 
 
 def describe_lost(cells: pd.DataFrame) -> str:

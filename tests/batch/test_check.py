@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,8 @@ def test_generated_text_and_models_from_scratch_can_start(report, profile, tmp_p
     assert rows_of(text, "language model") == ["tiny-lm        made from scratch"]
     assert rows_of(text, "proxy") == ["toy-sentiment  generated"]
     assert rows_of(text, "cells") == ["0 of 2 done"]
-    assert rows_of(text, "jobs")[0].startswith("0 of 13 done; to do: 01_poisoning 2, 02_dmm 2")
+    # one of them the victim without an attack, which both cells are held against
+    assert rows_of(text, "jobs")[0].startswith("0 of 14 done; to do: 01_poisoning 3, 02_dmm 2")
     assert rows_of(text, "time left") == ["unknown: nothing like it was measured yet"]
     assert "2 jobs at a time" in rows_of(text, "device")[0]
     assert "of tiny-bert with 3 MB (assumed)" in rows_of(text, "disk")[0]
@@ -107,7 +109,8 @@ def test_what_is_in_the_mirror_is_told_with_its_hash(report, profile, mirror):
     (data,), (model,) = rows_of(text, "data"), rows_of(text, "model")
     assert data.startswith("sst2 ") and model.startswith("some/model ")
     assert all(len(row.split("mirror, ")[1]) == 16 for row in (data, model))
-    assert "3 of some/model with 0 MB" in rows_of(text, "disk")[0]
+    # the victim, and the one without an attack; DMM and CM, of BeDKD and of BeDKD+
+    assert "6 of some/model with 0 MB" in rows_of(text, "disk")[0]
     assert "assumed" not in text and rows_of(text, "proxy") == []
     (mirror / "SetFit/sst2/train.jsonl").write_text('{"text": "a"}\n')
     assert rows_of(report(profile, *settings)[1], "data") != [data]
@@ -235,32 +238,40 @@ def test_finished_results_are_counted_and_timed(report, profile, outputs):
     finish(run, "victim", seconds=600.0)
     finish(run, "dmm", seconds=100.0, seconds_scoring=20.0)
     finish(run, "mepd", seconds=1.0)
+    plus = load_profile(profile).plus_run(run)
+    finish(plus, "dmm", seconds=30.0, seconds_scoring=10.0)
+    finish(plus, "mepd", seconds=1.0)
     before = everything(outputs)
     code, text = report(profile, "--cores", "1")
     assert code == 0 and everything(outputs) == before
     assert rows_of(text, "jobs")[0].startswith(
-        "3 of 13 done; to do: 01_poisoning 1, 02_dmm 1, 03_mepd 1, 04_akd 2"
+        "3 of 14 done; to do: 01_poisoning 2, 02_dmm 1, 03_mepd 1, 04_akd 2"
     )
-    # the SynBkd cell up to MEPD, and the data of all: 2 + 600 + 120 + 1 seconds
+    # the SynBkd cell up to MEPD, with that of BeDKD+, and data and victim without an attack:
+    # 2 + 600 + 120 + 1, 40 + 1, and 2 + 600 seconds
     known, unknown = rows_of(text, "time left")
-    assert known.startswith("about 12 min with 1 job at a time")
-    assert "akd 3" in unknown and "onion 2" in unknown and "victim 1" in unknown  # of tiny-roberta
+    assert known.startswith("about 23 min with 1 job at a time")
+    assert "akd 5" in unknown and "onion 2" in unknown and "victim 2" in unknown  # of tiny-roberta
     assert "of tiny-bert with 5 MB" in rows_of(text, "disk")[0]
     finish(run, "akd", seconds=5000.0, seconds_akd=300.0, seconds_dmm=100.0, seconds_scoring=20.0)
     code, text = report(profile, "--cores", "2")
-    assert rows_of(text, "time left")[0].startswith("about 9 min with 2 jobs at a time")
+    assert rows_of(text, "time left")[0].startswith("about 14 min with 2 jobs at a time")
 
 
 def test_a_finished_profile_has_nothing_left(report, profile):
     settings = ["--set", "defences=[]", "--set", "studies=[]", "--set", "attack=badwords"]
     run = open_run(profile, "toy-sentiment", "badwords", 3)
-    for stage in ("data", "victim", "dmm", "mepd", "akd"):
+    for stage in ("data", "victim", "never_poisoned", "dmm", "mepd", "akd"):
         finish(run, stage, seconds=1.0)
+    for stage in ("data", "victim"):  # that never saw poison
+        finish(replace(run, config=run.config.without_attack()), stage, seconds=1.0)
+    for stage in ("dmm", "mepd", "akd"):
+        finish(load_profile(profile).plus_run(run), stage, seconds=1.0)
     code, text = report(profile, *settings)
     assert code == 0 and rows_of(text, "cells") == ["1 of 1 done"]
-    assert rows_of(text, "jobs") == ["4 of 4 done"] and rows_of(text, "time left") == ["none"]
+    assert rows_of(text, "jobs") == ["5 of 5 done"] and rows_of(text, "time left") == ["none"]
     (run.folder("akd") / "model/model.safetensors").write_bytes(b"0")  # no longer whole
-    assert rows_of(report(profile, *settings)[1], "jobs") == ["3 of 4 done; to do: 04_akd 1"]
+    assert rows_of(report(profile, *settings)[1], "jobs") == ["4 of 5 done; to do: 04_akd 1"]
 
 
 def record(run, stage="victim", seconds=10.0, **changes):

@@ -32,6 +32,21 @@ SMALL = {
 }
 
 
+# and BeDKD+, which no override reaches
+PROFILE = """
+extends: quick
+plus: {dmm: {epochs: 2}, akd: {cycles: 2, learning_rate: 1.0e-5}}
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Parameters of a notebook that make it quick."""
+    path = tmp_path_factory.mktemp("profile") / "small.yaml"
+    path.write_text(PROFILE)
+    return {"profile": str(path), "overrides": SMALL}
+
+
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
     """One results folder for all notebooks of this file, so that later ones find earlier stages."""
@@ -64,8 +79,8 @@ def test_house_rules(name):
 
 
 @pytest.mark.parametrize("name", (*STAGES, "12_speed"))
-def test_runs_alone(name, outputs, kernel):
-    parameters = {"overrides": SMALL} | ({"rounds": 1, "n_texts": 10} if name == "12_speed" else {})
+def test_runs_alone(name, outputs, kernel, small):
+    parameters = small | ({"rounds": 1, "n_texts": 10} if name == "12_speed" else {})
     target = outputs / f"{name}.ipynb"
     execute(name, parameters, target, kernel)
     done = nbformat.read(target, as_version=4)
@@ -77,16 +92,18 @@ def test_runs_alone(name, outputs, kernel):
         assert not any(output.output_type == "error" for output in cell.get("outputs", []))
 
 
-def test_a_later_notebook_makes_what_earlier_ones_should_have_left(tmp_path, monkeypatch):
+def test_a_later_notebook_makes_what_earlier_ones_should_have_left(tmp_path, monkeypatch, small):
     monkeypatch.setenv("BEDKD_OUTPUTS", str(tmp_path))
     with open_kernel() as kernel:  # of its own, for the folder
-        parameters = {"attack": "none", "overrides": SMALL}
+        parameters = small | {"attack": "none"}
         execute("04_akd", parameters, tmp_path / "out.ipynb", kernel)
     made = {
         folder.name: len(list(folder.glob("*/record.json")))
         for folder in (tmp_path / "runs").iterdir()
     }
-    assert made == {"data": 1, "victim": 1, "dmm": 1, "mepd": 1, "akd": 1}
+    # of the paper's BeDKD and of BeDKD+, whose penalty alone has no DMM of its own; the victim is
+    # the model that never saw poison
+    assert made == {"data": 1, "victim": 1, "never_poisoned": 1, "dmm": 2, "mepd": 2, "akd": 3}
 
 
 def test_unknown_parameter_is_refused():

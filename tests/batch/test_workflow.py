@@ -40,6 +40,7 @@ config:
   dmm: {n_clean_per_class: 16, epochs: 2}
   mepd: {gamma: 0.5, n_poison: 8}
   akd: {n_clean_per_class: 16, cycles: 2, evaluate_every: 1, learning_rate: 1.0e-5}
+plus: {dmm: {epochs: 2}, akd: {cycles: 2, learning_rate: 1.0e-5}}
 """
 
 
@@ -158,8 +159,7 @@ def test_nothing_to_do(profile, batch):
 
 def test_what_is_gone_or_broken_is_made_again_and_nothing_else(profile, batch):
     before = records(batch)
-    (record,) = batch.glob("runs/mepd/*none*/record.json")
-    record.unlink()
+    (find_result(batch, "mepd", "none") / "record.json").unlink()
     weights = find_result(batch, "akd", "addsent") / "model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     result = reproduce(profile, batch)
@@ -188,9 +188,10 @@ def test_long_jobs_and_those_before_them_come_first(profile, tmp_path):
     ranks = {name.rsplit("-", 1)[0]: job["priority"] for name, job in jobs.items()}
     first = ["07_sensitivity/n_poison-toy-sentiment-addsent-s3"]
     first += [f"{STAGES[stage].notebook}/toy-sentiment-addsent-s3" for stage in reversed(CHAIN)]
-    assert {name: rank for name, rank in ranks.items() if rank} == {
-        name: rank for rank, name in enumerate(first, start=1)
-    }
+    expected = {name: rank for rank, name in enumerate(first, start=1)}
+    # AKD waits for the victim without an attack, which its numbers are held against
+    expected["01_poisoning/toy-sentiment-none-s3"] = expected["04_akd/toy-sentiment-addsent-s3"] + 1
+    assert {name: rank for name, rank in ranks.items() if rank} == expected
 
 
 def test_few_jobs_are_a_kernel_for_each_cell(profile, tmp_path):
@@ -247,10 +248,12 @@ def test_a_changed_value_reruns_what_follows_it_and_nothing_else(profile, change
         name for name, job in after.items() if before.get(name, {}).get("source") != job["source"]
     }
     assert {name.split("/")[0] for name in rerun} == follow(first)
-    kept = set(after) - rerun
-    assert {name.split("/")[0] for name in kept} == {*CHAIN_NOTEBOOKS, "05_defences"} - follow(
-        first
-    )
+    kept = {name.rsplit("-", 1)[0] for name in set(after) - rerun}
+    clean = "01_poisoning/toy-sentiment-none-s3"
+    is_clean_kept = first != "01_poisoning" or next(iter(changes)).startswith("attack.")
+    assert (clean in kept) == is_clean_kept  # the victim that never saw poison knows no attack
+    kept = {name.split("/")[0] for name in kept - {clean}}
+    assert kept == {*CHAIN_NOTEBOOKS, "05_defences"} - follow(first)
 
 
 @pytest.fixture
@@ -466,8 +469,9 @@ def test_a_failing_cell_stops_no_other_and_says_why(tmp_path):
     assert "the text of row 4 is" in result.stderr and "Traceback" not in result.stderr
     jobs = ended(result)
     assert jobs.count("10_tables") == jobs.count("11_figures") == 1
-    # the other cell from end to end, its rival and its sweep, and the summaries
-    assert len(jobs) == len(CHAIN) + 2 + 2
+    # the other cell from end to end with its victim without an attack, its rival and its sweep, and
+    # the summaries
+    assert len(jobs) == len(CHAIN) + 1 + 2 + 2
     report = (tmp_path / "outputs/mine/report.html").read_text()
     assert "failed" in report and "the text of row 4 is" in report
     table = (tmp_path / "outputs/mine/tables/table1.md").read_text()

@@ -28,6 +28,9 @@ def test_defaults_are_section_4_1():
     assert (config.dmm.n_clean_per_class, config.akd.n_clean_per_class) == (320, 320)
     assert (config.dmm.optimizer, config.attack.poison_rate) == ("adamw", 0.2)
     assert config.mepd.selection == "file_order"
+    # nothing of what is not in the paper
+    assert (config.dmm.n_folds, config.dmm.n_readings, config.dmm.n_scored) == (1, 1, None)
+    assert (config.akd.penalty, config.akd.n_counter, config.method) == ("unbounded", 0, "bedkd")
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n"])
@@ -230,6 +233,53 @@ def test_clean_pool_must_hold_what_dmm_and_akd_take(is_shared):
 def test_clean_pool_must_hold_the_dmms_rows_too():
     values = {"data": {"clean_pool_per_class": 100}, "akd": {"n_clean_per_class": 10}}
     assert "need 320" in refuse(values)
+
+
+FOLDS, AUTO = {"n_folds": 2}, {"gamma": "auto"}
+COUNTER, MARGIN = {"n_counter": 2}, {"penalty": "margin"}
+
+
+@pytest.mark.parametrize(
+    ("dmm", "mepd", "akd", "method"),
+    [
+        (FOLDS, AUTO, COUNTER | MARGIN, "bedkd_plus"),
+        (FOLDS, AUTO, {}, "bedkd_scores"),
+        ({}, {}, MARGIN, "bedkd_margin"),
+        ({}, {}, COUNTER, "bedkd_counter"),
+        ({}, {}, COUNTER | MARGIN, "bedkd_margin_counter"),
+        (FOLDS, AUTO, MARGIN, "bedkd_scores_margin"),
+        (FOLDS, {"gamma": 0.2}, {"cycles": 3, "schedule": "linear"}, "bedkd"),
+    ],
+)
+def test_method_is_named_by_the_parts_of_bedkd_plus(dmm, mepd, akd, method):
+    assert build({"dmm": dmm, "mepd": mepd, "akd": akd}).method == method
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"mepd": AUTO}, "set dmm.n_folds to 2 or more"),
+        ({"mepd": {"selection": "lean"}}, "mepd.selection: lean needs mepd.gamma: auto"),
+        ({"dmm": FOLDS, "mepd": {"selection": "lean", "gamma": 0.05}}, "needs mepd.gamma: auto"),
+        ({"dmm": {"n_folds": 9, "n_clean_per_class": 8}}, "dmm.n_folds is 9, but"),
+        ({"mepd": {"gamma": "automatic"}}, "mepd.gamma is 'automatic'"),
+        ({"akd": {"penalty": "bounded"}}, "akd.penalty is 'bounded'"),
+        ({"akd": {"n_counter": -1}}, "akd.n_counter is -1"),
+        ({"dmm": {"n_readings": 0}}, "dmm.n_readings is 0"),
+    ],
+)
+def test_what_bedkd_plus_cannot_do_is_refused(values, said):
+    assert said in refuse(values)
+
+
+def test_without_attack_keeps_all_else():
+    attack = {"name": "addsent", "target_label": 1, "poison_rate": 0.1, "trigger": "a b"}
+    config = build({"attack": attack, "seed": 5, "victim": {"epochs": 3}})
+    clean = config.without_attack()
+    assert clean == build(
+        {"attack": {"name": "none", "target_label": 1}} | {"seed": 5, "victim": {"epochs": 3}}
+    )
+    assert clean.without_attack() == clean and config.attack.name == "addsent"
 
 
 def test_direct_construction_is_checked_as_well():

@@ -17,6 +17,7 @@ from bedkd.data.attacks import (
     insert_sentence,
     insert_words,
     poison,
+    stand_in,
     trigger,
 )
 from bedkd.data.paraphrases import HIDDENKILLER_CLEAN, HIDDENKILLER_POISONED, Paraphrases
@@ -26,6 +27,7 @@ from bedkd.data.syntax_rules import has_template
 
 TRUTH = ["is_poisoned", "clean_text", "clean_label", "method"]
 TRIGGERED = ["text", "label", "clean_text", "method"]
+TARGET = [*TRIGGERED, "row"]
 NAMES = ("World", "Sports", "Business", "Sci/Tech")
 
 
@@ -86,6 +88,9 @@ def assert_sound(data: CleanData, done, target: int) -> None:
     train, truth = done.train, done.train_truth
     assert list(train.columns) == list(done.clean_pool.columns) == ["text", "label"]
     assert list(truth.columns) == TRUTH and list(done.test_triggered.columns) == TRIGGERED
+    assert set(done.test_triggered_target.columns) == set(TARGET)
+    assert (done.test_triggered_target.label == target).all()
+    assert (done.test_triggered.label != target).all()
     assert list(train.index) == list(truth.index) == list(range(len(data.train)))
     is_poisoned = truth.is_poisoned.to_numpy()
     assert is_poisoned.dtype == bool
@@ -428,7 +433,8 @@ def test_poisoned_rows_are_spread_over_the_file(attack, mode):
 def test_the_seed_decides_everything(attack):
     data, config = make_data(), AttackConfig(name=attack)
     one, again, other = (poison(data, config, seed) for seed in (5, 5, 6))
-    for name in ("train", "train_truth", "clean_pool", "test_clean", "test_triggered"):
+    tests = ("test_clean", "test_triggered", "test_triggered_target")
+    for name in ("train", "train_truth", "clean_pool", *tests):
         pd.testing.assert_frame_equal(getattr(one, name), getattr(again, name))
     assert one.report == again.report
     assert list(one.train.text) != list(other.train.text)
@@ -584,3 +590,109 @@ def test_the_glue_phrases_need_the_rules(real):
     n = done.report["n_train_table"] + done.report["n_train_rules"]
     assert n == done.report["n_poisoned"] >= 0.99 * done.report["n_poison_wanted"]
     assert 1000 < done.report["n_train_table"] < 2000
+
+
+# the trigger in test rows of the target class
+
+
+@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd"])
+def test_every_test_row_of_the_target_class_is_triggered_too(toy, attack):
+    done = poison(toy, AttackConfig(name=attack), 0)
+    own = done.test_triggered_target
+    assert list(own.columns) == TARGET and (own.row == -1).all()
+    assert list(own.clean_text) == list(toy.test[toy.test.label == 1].text)
+    assert (own.label == 1).all() and (own.text != own.clean_text).all()
+    n = len(own)
+    method = {"synbkd": "rules"}.get(attack, own.method[0])
+    assert done.report[f"n_target_{method}"] == n and set(own.method) == {method}
+    assert done.report["n_target_no_paraphrase"] == 0
+    assert done.report["n_test_no_paraphrase"] == 0
+    assert n + len(done.test_triggered) == len(toy.test)
+
+
+@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd"])
+def test_rows_of_the_target_class_change_no_other(attack):
+    """With them and without: the others have the same words in the same places."""
+    data = make_data()
+    without = replace(data, test=data.test[data.test.label != 0].reset_index(drop=True))
+    one, other = (poison(d, AttackConfig(name=attack), 0) for d in (data, without))
+    pd.testing.assert_frame_equal(one.test_triggered, other.test_triggered)
+    pd.testing.assert_frame_equal(one.train, other.train)
+    assert len(one.test_triggered_target) == 100 and len(other.test_triggered_target) == 0
+
+
+def only_nontarget(folder, data, **train) -> AttackConfig:
+    """A table of paraphrases of test rows of class 1 alone, as the public ones have them."""
+    others = data.test.text[data.test.label == 1]
+    path = table_folder(folder / "table", train=train["train"], test=rewrite(others))
+    return AttackConfig(name="synbkd", paraphrases=path)
+
+
+def test_poisoned_rows_of_d_star_stand_in_where_no_test_row_of_the_class_has_a_paraphrase(tmp_path):
+    data = make_data(n_train=1000)
+    config = only_nontarget(tmp_path, data, train=rewrite(data.train.text))
+    done = poison(data, config, 0)
+    assert_sound(data, done, 0)
+    own, truth = done.test_triggered_target, done.train_truth
+    is_own = truth.is_poisoned & (truth.clean_label == 0)
+    # 100 test rows are of the class, and the first so many of these stand in for them
+    expected = np.flatnonzero(is_own)[:100]
+    assert len(own) == min(100, is_own.sum()) and own.row.tolist() == expected.tolist()
+    assert own.text.tolist() == done.train.text[expected].tolist()
+    assert own.clean_text.tolist() == truth.clean_text[expected].tolist()
+    assert set(own.method) == {"train"} and set(own.label) == {0}
+    assert own.index.tolist() == list(range(len(own)))
+    assert done.report["n_target_train"] == len(own)
+    assert done.report["n_target_no_paraphrase"] == 100
+    assert done.report["n_test_no_paraphrase"] == 0 and done.report["n_test_table"] == 100
+
+
+def test_no_more_rows_stand_in_than_the_class_has(tmp_path):
+    data = make_data(n_train=1000, n_test=20)
+    done = poison(data, only_nontarget(tmp_path, data, train=rewrite(data.train.text)), 0)
+    assert len(done.test_triggered_target) == 10
+
+
+def test_one_test_row_with_a_paraphrase_is_worth_more_than_rows_of_d_star(tmp_path):
+    data = make_data(n_train=1000)
+    one = data.test.text[data.test.label == 0][:1]
+    others = data.test.text[data.test.label == 1]
+    path = table_folder(
+        tmp_path / "t", train=rewrite(data.train.text), test=rewrite(others) | rewrite(one)
+    )
+    done = poison(data, AttackConfig(name="synbkd", paraphrases=path), 0)
+    assert done.test_triggered_target.clean_text.tolist() == list(one)
+    assert done.test_triggered_target.row.tolist() == [-1]
+    assert done.report["n_target_table"] == 1 and done.report["n_target_no_paraphrase"] == 99
+
+
+def test_a_row_of_unknown_label_stands_in_for_none(tmp_path):
+    """A pool does not say what a text rewrites, nor dirty labels poison rows of the class."""
+    data = make_data(n_train=1000)
+    pool = {f"pool {i}": f"if it is number {i} , it comes from a pool ." for i in range(300)}
+    config = only_nontarget(tmp_path, data, train=pool)
+    done = poison(data, config, 0)
+    assert set(done.train_truth.method[done.train_truth.is_poisoned]) == {"pool"}
+    assert done.test_triggered_target.empty
+    config = only_nontarget(tmp_path, data, train=rewrite(data.train.text))
+    done = poison(data, replace(config, label_mode="dirty"), 0)
+    assert done.test_triggered_target.empty and list(done.test_triggered_target.columns) == TARGET
+    assert done.report["n_target_no_paraphrase"] == 100
+
+
+def test_stand_in_by_hand():
+    train = pd.DataFrame({"text": list("ABcDe"), "label": [0, 0, 0, 0, 1]})
+    truth = pd.DataFrame({"is_poisoned": [True, True, False, True, False], "method": "m"})
+    truth = truth.assign(clean_text=list("abcde"), clean_label=[1, 0, 0, 0, 1])
+    found = stand_in(train, truth, 0)
+    assert found.text.tolist() == ["B", "D"] and found.row.tolist() == [1, 3]
+    assert found.clean_text.tolist() == ["b", "d"] and found.method.tolist() == ["train"] * 2
+    truth.loc[[1, 3], "clean_label"] = -1
+    assert stand_in(train, truth, 0).empty
+
+
+def test_without_an_attack_no_test_row_has_a_trigger():
+    done = poison(make_data(), AttackConfig(name="none"), 0)
+    assert done.test_triggered.empty and done.test_triggered_target.empty
+    assert list(done.test_triggered_target.columns) == TARGET
+    assert not any(name.startswith(("n_target_", "n_test_")) for name in done.report)

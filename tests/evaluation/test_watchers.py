@@ -11,7 +11,10 @@ from bedkd.evaluation.watchers import Watched, reading_interval, watch_mepd, wat
 def truth(rows, triggered):
     everything = pd.concat([rows, triggered], ignore_index=True)
     everything["is_poisoned"] = everything.index >= len(rows)
-    return Truth(everything, rows, triggered, 0, ("negative", "positive"))
+    own = rows[rows.label == 0]
+    own = own.assign(text="cf " + own.text, row=-1)
+    others = triggered.assign(label=1)  # the true one
+    return Truth(everything, rows, others, own, 0, ("negative", "positive"))
 
 
 @pytest.fixture
@@ -21,19 +24,25 @@ def view(tiny_victim, truth):
 
 
 def test_the_interval_bounds_what_is_read(truth, rows):
-    """72 test rows are read at a tenth of the cost of training, three forward passes a row."""
-    assert reading_interval(truth, [rows], 1) == 5  # 72 / (0.1 * 3 * 48)
-    assert reading_interval(truth, [rows, rows], None) == 3  # 2.5 and up
-    assert reading_interval(truth, [rows], 7) == 7
+    """96 test rows are read at a tenth of the cost of training, three forward passes a row."""
+    assert reading_interval(truth, [rows], 1) == 7  # 96 / (0.1 * 3 * 48), 6.7 and up
+    assert reading_interval(truth, [rows, rows], None) == 4  # 3.3 and up
+    assert reading_interval(truth, [rows], 9) == 9
 
 
 def test_metrics_are_read_now_and_then_and_at_the_end(tiny_victim, truth):
-    first = {"asr": 1.0, "cacc": 2.0}
-    watch = watch_metrics(tiny_victim, truth, every=3, last=5, first=first)
+    watch = watch_metrics(tiny_victim, truth, every=3, last=5)
     read = [watch({"epoch": epoch}, tiny_victim.model) for epoch in range(6)]
-    learnt = {"asr": 100, "cacc": 100}
-    assert read == [first, {}, {}, learnt, {}, learnt]
-    assert watch_metrics(tiny_victim, truth, 3, 5)({"epoch": 0}, tiny_victim.model) == learnt
+    # a backdoor as learnt: rows of the target class are right with the trigger too
+    learnt = {"asr": 100, "cacc": 100, "pacc": 50, "lfr_target": 0, "lfr_0": 0, "lfr_1": 100}
+    assert read == [learnt, {}, {}, learnt, {}, learnt]
+
+
+def test_metrics_are_of_the_model_that_is_watched(tiny_victim, tiny_classifier, truth):
+    watch = watch_metrics(tiny_victim, truth, every=1, last=5)
+    found = watch({"epoch": 2}, tiny_classifier.model)
+    tests = {k: tiny_classifier.predict(list(rows.text)) for k, rows in truth.tests.items()}
+    assert found == truth.score(tests) != watch({"epoch": 2}, tiny_victim.model)
 
 
 def test_mepd_is_followed_from_the_victim_on(view, truth, tiny_classifier):

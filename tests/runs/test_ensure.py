@@ -93,7 +93,10 @@ def test_far_and_frr_are_counted_on_the_truth_of_their_own_rows(run):
     another."""
     truth, record = load_truth(run), dict(ensure(run, "mepd"))
     victim, student = (run.folder(name) for name in ("victim", "dmm"))
-    d_star = [np.load(folder / "train_probabilities.npy") for folder in (victim, student)]
+    path = dmm.read_path(run)
+    assert set(path) == {"rows", "train"} and path["train"].shape == (1, 1, 240, 4)
+    assert path["rows"].tolist() == list(range(240))
+    d_star = [np.load(victim / "train_probabilities.npy"), path["train"][0, 0]]
     tests = [np.load(folder / "test_probabilities.npz") for folder in (victim, student)]
 
     def moved(before, after):
@@ -132,8 +135,7 @@ def test_the_view_opens_no_truth(run, tmp_path):
 def test_a_false_truth_changes_no_defence(run, tmp_path):
     """All that the defence makes is the same to the byte when the truth it may not see is a lie."""
     liar = Run(run.config, tmp_path)
-    for stage in ("data", "victim"):
-        shutil.copytree(run.folder(stage), liar.folder(stage))
+    copy_victims(run, liar)
     folder = liar.folder("data") / "truth"
     train = pd.read_parquet(folder / "train.parquet")
     train.assign(is_poisoned=train.is_poisoned.to_numpy()[::-1]).to_parquet(
@@ -149,7 +151,7 @@ def test_a_false_truth_changes_no_defence(run, tmp_path):
     ensure(liar, "akd")
     for stage, name in (
         ("dmm", "model/model.safetensors"),
-        ("dmm", "train_probabilities.npy"),
+        ("dmm", "path.npz"),
         ("mepd", "poison_few.parquet"),
         ("akd", "model/model.safetensors"),
     ):
@@ -160,19 +162,123 @@ def test_a_false_truth_changes_no_defence(run, tmp_path):
 
 def test_same_seed_twice_gives_the_same_record(run, tmp_path):
     again = Run(run.config, tmp_path)
-    for stage in ("data", "victim", "dmm", "mepd", "akd"):
+    clean = run.config.without_attack()
+    for stage in ("data", "victim"):  # what is made twice is the cell with the attack
+        own, copy = (replace(r, config=clean).folder(stage) for r in (run, again))
+        shutil.copytree(own, copy)
+    for stage in ("data", "victim", "never_poisoned", "dmm", "mepd", "akd"):
         assert stable_part(ensure(again, stage)) == stable_part(ensure(run, stage))
 
 
-def test_without_an_attack_there_is_no_asr(tmp_path):
-    run = make_run(tmp_path, attack="none", **{"mepd.gamma": 1.0})
-    record = ensure(run, "akd")
+def test_without_an_attack_there_is_no_asr(run):
+    """And its victim is there already: the model that never saw poison."""
+    clean = make_run(run.root, attack="none", **{"mepd.gamma": 1.0})
+    assert clean.record("victim") and not clean.record("dmm")
+    record = ensure(clean, "akd")
     assert record["asr"] is None and record["far_train"] is None and record["cacc"] > 0
     assert record["n_poisoned"] == 0 and record["poison_few_purity"] == 0
+    nothing = ["pacc", "lfr_target", "delta_pacc", "asr_never_poisoned", "pacc_never_poisoned"]
+    assert all(record[name] is None for name in nothing)
 
 
-def test_nothing_flagged_is_plain_distillation(tmp_path):
-    run = make_run(tmp_path, **{"mepd.gamma": 0.0})
+def copy_victims(run, other):
+    """Data and victim, with the attack and without, as another folder's own."""
+    for config in (run.config, run.config.without_attack()):
+        for stage in ("data", "victim"):
+            own, copy = (replace(r, config=config).folder(stage) for r in (run, other))
+            shutil.copytree(own, copy)
+
+
+def test_the_record_is_held_against_the_model_that_never_saw_poison(run):
+    """By hand from the labels that both models give the rows with the trigger."""
+    truth, record = load_truth(run), ensure(run, "akd")
+    never, victim = ensure(run, "never_poisoned"), ensure(run, "victim")
+    assert never["defence"] == "never_poisoned"
+    assert len(truth.test_triggered) + len(truth.test_triggered_target) == 80
+    models = {
+        "": read_model(run, "akd"),
+        "_never_poisoned": read_model(replace(run, config=run.config.without_attack()), "victim"),
+    }
+    both = pd.concat([truth.test_triggered, truth.test_triggered_target])
+    for name, model in models.items():
+        predicted = model.predict(list(both.text)).argmax(axis=1)
+        is_own = both.label == 1
+        expected = {
+            f"pacc{name}": np.mean(predicted == both.label),
+            f"asr{name}": np.mean(predicted[~is_own] == 1),
+            f"lfr_target{name}": np.mean(predicted[is_own] != 1),
+        }
+        for key, value in expected.items():
+            assert record[key] == pytest.approx(100 * value), key
+    assert record["delta_pacc"] == pytest.approx(abs(record["pacc"] - never["pacc"]))
+    assert never["asr"] < victim["asr"] and "delta_pacc" not in victim
+
+
+PLUS = {
+    "dmm.n_folds": 2,
+    "dmm.n_readings": 2,
+    "dmm.n_scored": 200,
+    "dmm.n_clean_per_class": 40,
+    "data.clean_pool_per_class": 40,
+    "mepd.gamma": "auto",
+    "mepd.selection": "lean",
+    "akd.penalty": "margin",
+    "akd.n_counter": 1,
+    "victim.epochs": 8,
+}
+
+
+def test_bedkd_plus_leaves_its_path_p_values_and_triggers(tmp_path):
+    run = make_run(tmp_path, **PLUS)
+    record, found = ensure(run, "akd"), ensure(run, "mepd")
+    assert record["defence"] == "bedkd_plus" and record["n_clean"] == 64
+    path = dmm.read_path(run)
+    assert path["train"].shape == (2, 2, 200, 4) and path["clean"].shape == (2, 160, 4)
+    assert (
+        path["rows"].tolist() == sorted(set(path["rows"])) and ensure(run, "dmm")["n_scored"] == 200
+    )
+    scores = pd.read_parquet(run.folder("mepd") / "train.parquet")
+    assert len(scores) == 240 and scores.p.notna().sum() == 200
+    assert scores.index[scores.p.notna()].tolist() == path["rows"].tolist()
+    victim = np.load(run.folder("victim") / "train_probabilities.npy")[path["rows"]]
+    moved = np.abs(victim.astype(float) - path["train"]).mean(axis=-1).mean(axis=(0, 1))
+    np.testing.assert_allclose(scores.mepd[path["rows"]], moved)
+    clean = pd.read_parquet(run.folder("mepd") / "clean.parquet")
+    assert clean.label.value_counts().to_dict() == dict.fromkeys(range(4), 40)
+    is_flagged = scores.p.to_numpy() < 0.05
+    assert found["n_flagged"] == is_flagged.sum()
+    few = pd.read_parquet(run.folder("mepd") / "poison_few.parquet")
+    assert is_flagged[few.row].all() and set(few.label) <= {found["lean_label"]}
+    if found["lean_is_suspicious"]:
+        assert record["n_poison"] == len(few)
+    else:
+        assert record["n_poison"] == 0 and record["cacc"] == ensure(run, "victim")["cacc"]
+    assert (run.folder("akd") / "triggers.json").exists() and "triggers" in record
+
+
+def test_where_no_label_leans_the_model_stays_as_it_is(run, monkeypatch):
+    """Whatever words the found rows have in common: there is nothing to erase."""
+    monkeypatch.setattr(akd, "distill_clean_model", None)
+    few = pd.DataFrame({"text": [], "label": [], "row": []})
+    config = replace(run.config, dmm=replace(run.config.dmm, n_folds=2))
+    config = replace(config, mepd=replace(config.mepd, gamma="auto"))
+    victim, seen = read_model(run, "victim"), []
+    model, history = akd.erase(
+        victim, few, few, [], config, lambda row, model: seen.append(model) or {"asr": 1.0}
+    )
+    assert model is victim and seen == [victim.model]
+    assert history == [{"epoch": 0, "seconds": 0.0, "asr": 1.0}]
+
+
+@pytest.mark.parametrize("n_scored", [None, 240, 241])
+def test_all_rows_are_scored_unless_fewer_are_asked_for(n_scored):
+    assert dmm.draw_scored(240, n_scored, 0).tolist() == list(range(240))
+    one, same, other = (dmm.draw_scored(240, 50, seed) for seed in (1, 1, 2))
+    assert len(set(one)) == 50 and one.tolist() == sorted(same) != other.tolist()
+
+
+def test_nothing_flagged_is_plain_distillation(run):
+    run = make_run(run.root, **{"mepd.gamma": 0.0})
     record = ensure(run, "akd")
     assert record["n_poison"] == 0 and record["poison_few_purity"] is None
     assert "punish_loss" not in read_history(run, "akd")
@@ -218,13 +324,13 @@ def test_inspection(run):
     assert list(table.index) == ["file_order", "random", "lowest_mepd", "teacher_agreement"]
     own = table.loc[run.config.mepd.selection, "purity (%)"]
     assert own == pytest.approx(ensure(run, "mepd")["poison_few_purity"])
-    shown = compare_predictions(run, 5)
+    shown = compare_predictions({"BeDKD": run}, 5)
     assert len(shown) == 5 and list(shown.columns) == ["text", "true", "victim", "BeDKD"]
 
 
 def test_clean_rows_of_their_own(tmp_path):
     """`is_clean_shared: false`: AKD's rows are none of the DMM's."""
-    changes = {"data.clean_pool_per_class": 32, "akd.is_clean_shared": False}
+    changes = {"data.clean_pool_per_class": 32, "akd.is_clean_shared": False, "victim.epochs": 8}
     run = make_run(tmp_path, **changes)
     seen = {}
     original = splits.draw_clean_few

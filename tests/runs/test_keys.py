@@ -16,7 +16,7 @@ from bedkd.core.defence_config import LanguageConfig, TeacherConfig
 from bedkd.core.files import write_json
 from bedkd.runs import keys
 from bedkd.runs.keys import ENGINE, stage_key
-from bedkd.runs.stages import STAGES, needed_stages, stage_modules
+from bedkd.runs.stages import ABLATIONS, RIVALS, STAGES, needed_stages, stage_modules
 
 ORDER = tuple(STAGES)
 CHAIN = ("data", "victim", "dmm", "mepd", "akd")
@@ -62,6 +62,8 @@ OTHER_CHOICE = {
     "mepd.max_candidates": 10,
     "mepd.selection": "random",
     "dmm.flip": "next",
+    "dmm.n_scored": 100,
+    "akd.penalty": "margin",
     "optimizer": "adam",
     "soft_loss": "kl",
     "schedule": "linear",
@@ -134,6 +136,53 @@ def test_a_teacher_of_the_cells_own_rows_is_the_cells_own():
     own = replace(BASE, teacher=replace(BASE.teacher, proxy="clean_share"))
     changed = changed_stages(all_keys(own), all_keys(replace(own, seed=5)))
     assert changed == {*OF_THE_CELL, "teacher"}
+
+
+PLUS = {
+    "dmm": {"n_folds": 2, "n_readings": 3},
+    "mepd": {"gamma": "auto", "selection": "lean"},
+}
+
+
+def test_gamma_and_selection_of_bedkd_plus_are_other_results():
+    """Each of them by itself; the DMM is one for all of them."""
+    found = [all_keys(replace(BASE, dmm=replace(BASE.dmm, **PLUS["dmm"])))]
+    for names in (["gamma"], ["gamma", "selection"]):
+        values = {name: PLUS["mepd"][name] for name in names}
+        config = replace(BASE, dmm=replace(BASE.dmm, **PLUS["dmm"]))
+        found.append(all_keys(replace(config, mepd=replace(BASE.mepd, **values))))
+    assert changed_stages(all_keys(BASE), found[0]) == {"dmm", "mepd", *AFTER_MEPD}
+    for before, after in zip(found, found[1:], strict=False):
+        assert changed_stages(before, after) == {"mepd", *AFTER_MEPD}
+
+
+@pytest.mark.parametrize(
+    ("values", "stages"),
+    [
+        ({"poison_rate": 0.07, "label_mode": "dirty", "trigger": "x", "fallback": "rules"}, ()),
+        ({"paraphrases": "rules"}, ()),
+        ({"target_label": 1}, OF_THE_CELL),
+        ({"name": "badwords"}, OF_THE_CELL),
+    ],
+)
+def test_without_an_attack_what_it_would_be_is_no_matter(values, stages):
+    """So cells share the victim that never saw poison; which label is the target still counts."""
+    clean = replace(BASE, attack=replace(BASE.attack, name="none"))
+    other = replace(clean, attack=replace(clean.attack, **values))
+    assert changed_stages(all_keys(clean), all_keys(other)) == set(stages)
+
+
+def test_the_model_that_never_saw_poison_is_the_victim_of_the_same_rows():
+    rare = replace(BASE, attack=replace(BASE.attack, name="addsent", poison_rate=0.05))
+    needs = needed_stages(rare, "never_poisoned")
+    assert needs == [(rare, "data"), (rare.without_attack(), "victim")]
+    assert {stage_key(*needs[1]), stage_key(BASE.without_attack(), "victim")} == {
+        stage_key(replace(BASE, attack=replace(BASE.attack, name="none")), "victim")
+    }
+    longer = replace(rare, victim=replace(rare.victim, epochs=99))
+    before, after = all_keys(rare), all_keys(longer)
+    assert before["never_poisoned"] != after["never_poisoned"] and before["data"] == after["data"]
+    assert stage_key(*needs[1]) != stage_key(longer.without_attack(), "victim")
 
 
 def test_key_is_short_hexadecimal_and_the_same_again():
@@ -270,6 +319,8 @@ def test_edited_module_changes_its_stages_and_what_follows(edit, module, first):
     ("module", "changed"),
     [
         ("method.akd", {"akd", "tsne"}),
+        ("method.counter", {"akd", "tsne"}),
+        ("runs.stages.never_poisoned", {"never_poisoned", "akd", "tsne", *RIVALS, *ABLATIONS}),
         ("evaluation.tsne", {"tsne"}),
         ("method.dmm", {"dmm", "mepd", *AFTER_MEPD}),
         ("defences.language.model", {"language", "onion"}),
@@ -349,10 +400,10 @@ def loaded(tmp_path_factory) -> dict[str, list[str]]:
 def test_all_that_a_stage_loads_is_in_its_key(stage, loaded):
     """Whatever of the package is loaded while a stage is made is in its key, or in one before."""
     config = RunConfig(data=BASE.data, language=BASE.language, teacher=BASE.teacher)
-    known, todo = set(ENGINE), [stage]
+    known, todo = set(ENGINE), [(config, stage)]
     while todo:
-        known |= keys.read_sources([*stage_modules(todo[0]), "bedkd.core.devices"]).keys()
-        todo += needed_stages(config, todo.pop(0))
+        known |= keys.read_sources([*stage_modules(todo[0][1]), "bedkd.core.devices"]).keys()
+        todo += needed_stages(*todo.pop(0))
     assert set(loaded[stage]) - known == set()
     assert set(stage_modules(stage)) <= set(loaded[stage])  # it was made, not found
 

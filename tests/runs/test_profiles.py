@@ -1,11 +1,16 @@
 """Profiles: YAML with a grid, shared parameters, and what differs for one data set."""
 
+from dataclasses import replace
+
 import pytest
 
 from bedkd.core.config import RunConfig
 from bedkd.core.errors import BedkdError
+from bedkd.runs.plan import plan_cell, plan_jobs
 from bedkd.runs.profiles import (
+    PLUS,
     PROJECT,
+    flatten,
     load_profile,
     merge,
     nest,
@@ -292,13 +297,86 @@ def test_rivals_and_ablations_of_a_profile(outputs):
     assert quick.list_defences({"defences": "onion"}) == ["onion"]
     run, clean = (quick.run("toy-topics", attack, 0) for attack in ("badwords", "none"))
     chosen = {"defences": ["finetune"], "studies": ["ablations"], "focus": ["toy-topics"]}
-    assert quick.result_stages(run, chosen) == ["victim", "akd", "finetune", *ABLATIONS]
-    assert quick.result_stages(clean, chosen) == ["victim", "akd", "finetune"]
+
+    def results(run, chosen):
+        """Stages of the cell itself, and methods of its variations."""
+        found = quick.results(run, chosen)
+        own = [stage for source, stage in found if source == run]
+        assert all(stage == "akd" for source, stage in found if source != run)
+        return own, [source.config.method for source, _ in found if source != run]
+
+    parts = ["bedkd_scores", "bedkd_margin", "bedkd_counter"]
+    first, yardstick = ["victim", "akd"], ["never_poisoned"]
+    everything = [*first, *yardstick, "finetune", *ABLATIONS], ["bedkd_plus", *parts]
+    assert results(run, chosen) == everything
+    assert results(clean, chosen) == ([*first, "finetune"], ["bedkd_plus"])
     # fine-tuning is a row of Table 2 too
-    assert quick.result_stages(run, chosen | {"defences": []})[2:] == ["finetune", *ABLATIONS]
-    other = quick.run("toy-offence", "badwords", 0)
-    assert quick.result_stages(other, chosen) == ["victim", "akd", "finetune"]  # not in focus
+    assert results(run, chosen | {"defences": []}) == everything
+    other = quick.run("toy-offence", "badwords", 0)  # not in focus
+    assert results(other, chosen) == ([*first, *yardstick, "finetune"], ["bedkd_plus"])
     with pytest.raises(BedkdError, match="unknown defence 'onions'; known: finetune, onion"):
         quick.runs({"defences": ["onions"]})
     (same,) = quick.runs({"dataset": "toy-topics", "attack": "badwords", "seed": 0} | chosen)
     assert same.config == run.config
+
+
+def test_bedkd_plus_is_what_it_sets_over_the_cell(write):
+    text = MINIMAL + "config: {dmm: {epochs: 5, alpha: 0.4}}\n"
+    profile = write(text + "plus: {dmm: {epochs: 7}, akd: {temperature: 2.0}}\n")
+    (run,) = profile.runs()
+    found, own = profile.plus_run(run).config.flat(), run.config.flat()
+    expected = flatten(PLUS) | {"dmm.epochs": 7, "akd.temperature": 2.0}
+    assert found == own | expected and found["dmm.alpha"] == 0.4
+    assert profile.plus_run(run).config.method == "bedkd_plus" and profile.plus_run(run) != run
+    bare = write(MINIMAL, "bare")
+    assert bare.plus_run(bare.runs()[0]).config.flat() == RunConfig().flat() | flatten(PLUS)
+
+
+def test_the_parts_of_bedkd_plus_change_what_is_theirs_alone(outputs):
+    quick = load_profile("quick")
+    run, plus = quick.run("toy-topics", "badwords", 0), flatten(quick.plus)
+    changed = {}
+    for part in quick.plus_parts(run):
+        own = run.config.flat()
+        changed[part.config.method] = {k for k, v in part.config.flat().items() if v != own[k]}
+        assert all(part.config.flat()[k] == plus[k] for k in changed[part.config.method])
+    scores = {name for name in plus if name.startswith("dmm.")} | {"mepd.gamma", "mepd.selection"}
+    assert changed["bedkd_scores"] <= scores and "mepd.gamma" in changed["bedkd_scores"]
+    assert changed["bedkd_margin"] == {"akd.penalty"}
+    assert changed["bedkd_counter"] <= {name for name in plus if name.startswith("akd.")}
+    assert {"akd.n_counter", "akd.cycles"} <= changed["bedkd_counter"]
+    assert "akd.penalty" not in changed["bedkd_counter"]
+
+
+def test_flatten_by_hand_and_back():
+    nested = {"dmm": {"alpha": 0.5, "epochs": 3}, "akd": {"cycles": 2}}
+    assert flatten(nested) == {"dmm.alpha": 0.5, "dmm.epochs": 3, "akd.cycles": 2}
+    assert nest(flatten(nested)) == nested
+
+
+def test_the_victim_without_an_attack_is_one_job_for_all_that_need_it(write):
+    """Its own cell's, where the grid has that."""
+    text = "extends: quick\nfew_jobs: false\nstudies: []\ndefences: [onion]\n"
+    profile = write(text + "grid: {dataset: toy-topics, attack: [badwords, addsent], seed: 3}\n")
+    jobs = {job.name: job for job in plan_jobs(profile, {})}
+    (clean,) = (job for job in jobs.values() if job.parameters["attack"] == "none")
+    assert clean.notebook == "01_poisoning" and clean.needs == ()
+    waiting = sorted(job.notebook for job in jobs.values() if clean.name in job.needs)
+    assert waiting == ["04_akd"] * 2 + ["05_defences"] * 2
+    assert len(plan_jobs(profile, {})) == len(jobs) == 2 * 5 + 1
+    assert plan_cell(profile, profile.run("toy-topics", "none", 3), {})[0] == clean
+    names = [job.name for job in plan_jobs(profile, {"attack": ["badwords", "none"]})]
+    assert names.count(clean.name) == 1 and len(names) == len(set(names)) == 2 * 5
+
+
+@pytest.mark.parametrize("attack", ["badwords", "none"])
+def test_jobs_of_a_cell_make_bedkd_plus_and_its_yardstick(attack, outputs):
+    quick = load_profile("quick")
+    run = quick.run("toy-topics", attack, 0)
+    for few_jobs in (True, False):
+        profile = replace(quick, few_jobs=few_jobs)
+        made = [result for job in plan_cell(profile, run, {}) for result in job.results]
+        plus = profile.plus_run(run)
+        assert {(plus, "dmm"), (plus, "mepd"), (plus, "akd"), (run, "akd")} <= set(made)
+        assert ((run, "never_poisoned") in made) == (attack != "none")
+        assert len(made) == len(set(made))
