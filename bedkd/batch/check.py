@@ -109,6 +109,11 @@ def check_sources(found: list[tuple[str, str, str, str]]) -> list[Line]:
     ]
 
 
+def cell_of(job: Job) -> tuple[str, str, int]:
+    c = job.results[0][0].config
+    return c.data.name, c.attack.name, c.seed
+
+
 def check_work(jobs: list[Job], cores: int) -> list[Line]:
     """What is done and what is left, with the disk and the time that this will take."""
     results = list_results(jobs)
@@ -117,9 +122,10 @@ def check_work(jobs: list[Job], cores: int) -> list[Line]:
     is_done = [not folders & {run.folder(stage) for run, stage in job.results} for job in jobs]
     cells: dict[tuple, bool] = {}
     for job, done in zip(jobs, is_done, strict=True):
-        c = job.results[0][0].config
-        cell = (c.data.name, c.attack.name, c.seed)
-        cells[cell] = cells.get(cell, True) and done
+        cells[cell_of(job)] = cells.get(cell_of(job), True) and done
+    # not the model that never saw poison, which the others are held against
+    defended = {cell_of(job) for job in jobs if any(s == "akd" for _, s in job.results)}
+    cells = {cell: done for cell, done in cells.items() if cell in defended}
     todo = Counter(job.notebook for job, done in zip(jobs, is_done, strict=True) if not done)
     counts = ", ".join(f"{notebook} {n}" for notebook, n in sorted(todo.items()))
     records = read_records()

@@ -21,6 +21,7 @@ from bedkd.runs.stages import STAGES, needed_stages
 COSTLY = (
     *("model", "epochs", "cycles", "batch_size", "max_length"),
     *("n_train", "n_clean_per_class", "n_proxy", "n_groups"),
+    *("n_folds", "n_readings", "n_scored", "n_counter"),
 )
 COSTLY_EVERYWHERE = ("data.n_train", "victim.model", "victim.max_length")
 # fields that sum up to a stage's time; AKD's `seconds` are those of the whole defence

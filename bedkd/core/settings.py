@@ -32,7 +32,8 @@ def explain(error: ValidationError, known: dict[str, list[str]]) -> str:
     """One sentence of what is wrong with the first bad value. `known`: section to its parameters;
     those at the top under the empty name."""
     first = error.errors()[0]
-    *sections, name = map(str, first["loc"])
+    # of a value of several kinds, pydantic also names the kind: `literal['auto']`
+    *sections, name = (str(part) for part in first["loc"] if str(part).isidentifier())
     path = ".".join([*sections, name])
     if first["type"] == "unexpected_keyword_argument":
         names = known[".".join(sections)]

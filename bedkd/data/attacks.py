@@ -215,7 +215,8 @@ def stand_in(train: pd.DataFrame, truth: pd.DataFrame, target: int) -> pd.DataFr
     """D*'s own poisoned rows of the target class, where no test row of it has a paraphrase (the
     public tables of SynBkd have them of the other classes alone). The victim has seen them."""
     rows = np.flatnonzero(truth.is_poisoned & (truth.clean_label == target))
-    table = train.iloc[rows].assign(clean_text=truth.clean_text, method="train", row=rows)
+    clean = truth.clean_text.iloc[rows]
+    table = train.iloc[rows].assign(clean_text=clean, method="train", row=rows)
     return table.reset_index(drop=True)
 
 

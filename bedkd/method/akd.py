@@ -41,15 +41,18 @@ def distill_clean_model(
     Raises DivergenceError: a loss is not finite, or the accuracy on D_c^few collapsed.
     Raises BlindnessError: a table carries more than text and label.
     """
+    for rows in (clean_few, poison_few):
+        check_blind(rows)
     trust = partial(distillation_loss, weight=config.lambda_)
-    labels, changed = clean_few.label.to_numpy(), None
-    if triggers:
+    labels, changed, trusted = clean_few.label.to_numpy(), None, clean_few
+    if triggers and config.n_counter:
         n, found = config.n_counter, poison_few.text
         changed = draw_counter_poison(clean_few, found, triggers, n, seed=seed)
+        trusted = pd.concat([clean_few, changed])
     phases = [distillation_phase("trust", victim, clean_few, labels, config, trust, changed)]
     if len(punished := select_punished(poison_few, triggers)):
         phases.append(PENALTIES[config.penalty](victim, punished, config))
-    guard = DivergenceGuard(accuracy_floor(victim, clean_few), watch)
+    guard = DivergenceGuard(accuracy_floor(victim, trusted), watch)
     return distill(victim, phases, cycle_settings(config, "AKD"), seed=seed, watch=guard)
 
 
@@ -83,10 +86,11 @@ def punish_margin(victim: Classifier, rows: pd.DataFrame, config: AKDConfig) -> 
 PENALTIES = {"unbounded": punish_unbounded, "margin": punish_margin}
 
 
-def accuracy_floor(victim: Classifier, clean_few: pd.DataFrame) -> float:
-    """Half way between guessing and the victim's accuracy on D_c^few, in percent."""
-    predicted = victim.predict(list(clean_few.text)).argmax(axis=1)
-    accuracy = 100 * float(np.mean(predicted == clean_few.label.to_numpy()))
+def accuracy_floor(victim: Classifier, trusted: pd.DataFrame) -> float:
+    """Half way between guessing and the victim's accuracy on the rows of the trust pass (columns
+    text, label), in percent. Of rows with a trigger it has many wrong, and need not do better."""
+    predicted = victim.predict(list(trusted.text)).argmax(axis=1)
+    accuracy = 100 * float(np.mean(predicted == trusted.label.to_numpy()))
     guessing = 100 / len(victim.label_names)
     return guessing + (accuracy - guessing) / 2
 
@@ -110,7 +114,7 @@ class DivergenceGuard:
         self.n_below = self.n_below + 1 if row["trust_accuracy"] < self.floor else 0
         if self.n_below == COLLAPSE_PATIENCE:
             raise DivergenceError(
-                f"AKD diverged in cycle {row['epoch']}: accuracy on D_c^few is "
+                f"AKD diverged in cycle {row['epoch']}: accuracy of the trust pass is "
                 f"{row['trust_accuracy']:.1f}%, under {self.floor:.1f}% for {self.n_below} cycles, "
                 f"while the punish loss is {row.get('punish_loss', 0.0):.4g}; lower "
                 "akd.learning_rate or mepd.n_poison"

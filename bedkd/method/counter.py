@@ -81,7 +81,7 @@ def reconstruct(
         for find, make in ((phrases_in, phrase), (openings_in, opening)):
             counts = [Counter(name for words in part for name in find(words)) for part in texts]
             if name := most_telling(*counts, *map(len, texts)):
-                candidate = make(name, whole, *(part[name] for part in counts))
+                candidate = make(name, [*whole, *texts[0]], *(part[name] for part in counts))
                 round_.append(try_out(candidate, victim, others, label, rng))
         if not round_:
             break
@@ -97,8 +97,10 @@ def phrase(words: str, rows: list[list[str]], n_found: int, n_clean: int) -> Can
 
 
 def opening(first: str, rows: list[list[str]], n_found: int, n_clean: int) -> Candidate:
-    """`rows`: where the clauses are taken from."""
-    clauses = {" ".join(clause) for row in rows if (clause := opening_of(row))[:1] == [first]}
+    """`rows`: where the clauses are taken from, those without a gap where there are any."""
+    own = [clause for row in rows if (clause := opening_of(row))[:1] == [first]]
+    whole = [clause for clause in own if GAP not in clause]
+    clauses = {" ".join(word for word in clause if word != GAP) for clause in whole or own}
     return Candidate(first, "opening", tuple(sorted(clauses)), n_found, n_clean)
 
 

@@ -14,7 +14,11 @@ from bedkd.core.blindness import check_blind
 from bedkd.core.config import MEPDConfig
 
 AUTO_LEVEL = 0.05  # `gamma: auto`: of clean rows, at most this share is flagged
-CERTAIN = 1e-3  # how improbable so many flagged rows must be without poison
+# How improbable so many flagged rows must be without poison. All rows are judged by the same
+# D_c^few, so they are not independent, and false alarms are more frequent than this: in simulations
+# 0 to 4%, the most where a row moves nearly alike under all DMMs.
+CERTAIN = 1e-3
+MIN_CLEAN = 20  # of a label and fold: among fewer no p-value is under AUTO_LEVEL
 
 
 def mepd(victim_probabilities: np.ndarray, dmm_probabilities: np.ndarray) -> np.ndarray:
@@ -59,7 +63,8 @@ def p_values(
 
 @dataclass(frozen=True)
 class Lean:
-    """The label that flagged rows lean to: the target, if D* is poisoned.
+    """The label that flagged rows lean to: the target, if D* is poisoned. It is the one whose
+    flagged rows are the least probable by chance.
 
     `share`: of the label's rows that are flagged, and `others`: of all others, in percent; among
     rows on which the victim agrees with the given label. `is_suspicious`: so many are flagged as
@@ -79,11 +84,12 @@ def find_lean(p: np.ndarray, labels: np.ndarray, is_agreed: np.ndarray, n_classe
     n_rows, n_flagged = (
         np.bincount(labels[m], minlength=n_classes) for m in (is_known, is_flagged)
     )
+    chances = binom.sf(n_flagged - 1, n_rows, AUTO_LEVEL)
     shares = n_flagged / np.maximum(n_rows, 1)
-    label = int(shares.argmax())
-    chance = binom.sf(n_flagged[label] - 1, n_rows[label], AUTO_LEVEL)
+    label = int(np.lexsort((-shares, chances))[0])
     others = (n_flagged.sum() - n_flagged[label]) / max(1, n_rows.sum() - n_rows[label])
-    return Lean(label, 100 * float(shares[label]), 100 * float(others), bool(chance < CERTAIN))
+    is_suspicious = bool(chances[label] < CERTAIN)
+    return Lean(label, 100 * float(shares[label]), 100 * float(others), is_suspicious)
 
 
 def flag_poisoned(scores: np.ndarray, gamma: float) -> np.ndarray:

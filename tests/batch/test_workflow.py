@@ -103,7 +103,7 @@ def tables(outputs):
 
 def test_tables_and_figures(batch):
     table = (batch / "small/tables/table1.csv").read_text()
-    heads = ["No defence", "Fine-tuning", "BeDKD"]
+    heads = ["No defence", "BeDKD+", "BeDKD", "Never poisoned", "Fine-tuning"]
     columns = [f"{head} {metric}" for head in heads for metric in ("ASR", "CACC")]
     assert table.startswith(",".join(["Dataset", "Attack", *columns]))
     assert [line.split(",")[1] for line in table.splitlines()[1:]] == [

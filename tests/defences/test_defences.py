@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bedkd.report.layouts import ABLATION_NAMES
 from bedkd.report.one_run import compare_parts, describe_defence, finetune_curve, show_defended
 from bedkd.runs.ensure import ensure, load_truth
 from bedkd.runs.folders import Run
@@ -13,6 +14,7 @@ from bedkd.runs.plan import ablation_results, label_results, plan_jobs, with_har
 from bedkd.runs.profiles import load_profile, open_run
 from bedkd.runs.records import stable_part
 from bedkd.runs.stages import ABLATIONS, CHAIN, RIVALS
+from bedkd.runs.sweeps import vary
 
 SMALL = {
     "data.n_train": 240,
@@ -94,8 +96,14 @@ def test_certified_accuracy_is_recorded_where_there_is_a_certificate(run):
 
 
 def test_what_the_notebooks_show(run):
-    parts = compare_parts(run)
-    assert list(parts.index) == ["No defence", "FT", "FT+DMM", "KD", "KD+DMM", "DMM+AKD"]
+    other = vary(run, {"akd.penalty": "margin"})  # for all that are beyond the paper
+    parts = compare_parts(run, {name: other for name in ABLATION_NAMES if "bedkd_" in name})
+    assert list(parts.index) == ["No defence", *ABLATION_NAMES.values()]
+    paper = ["FT", "FT+DMM", "KD", "KD+DMM", "DMM+AKD"]
+    assert list(parts.index[1:6]) == paper and parts.index[-1] == "BeDKD+"
+    for name, source in (("DMM+AKD", run), ("BeDKD+", other)):
+        record = ensure(source, "akd")
+        assert parts.loc[name, "PACC"] == record["pacc"] and parts.loc[name, "ASR"] == record["asr"]
     for stage in RIVALS:
         shown = show_defended(run, stage, 4)
         assert len(shown) == 4 and stage in shown.columns and "victim" in shown.columns

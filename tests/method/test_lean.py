@@ -222,3 +222,12 @@ def test_truth_about_the_poison_is_refused(train, probabilities):
         select(marked, probabilities)
     with pytest.raises(BlindnessError, match="is_poisoned"):
         select_contrast(marked, P, probabilities, 1)
+
+
+def test_the_lean_is_not_to_a_label_with_one_row():
+    """One of one flagged row is no excess, 200 of 400 are."""
+    labels = np.array([0] * 400 + [1] * 400 + [2])
+    p = np.full(len(labels), 0.5)
+    p[400:600] = p[-1] = 0.01
+    lean = find_lean(p, labels, np.ones(len(labels), dtype=bool), 3)
+    assert lean.label == 1 and lean.is_suspicious and lean.share == 50

@@ -10,6 +10,7 @@ from bedkd.evaluation import metrics
 from bedkd.evaluation.sides import Truth
 from bedkd.method.mepd import (
     AUTO_LEVEL,
+    MIN_CLEAN,
     find_lean,
     flag_poisoned,
     mepd,
@@ -54,9 +55,20 @@ def score_rows(path: dict, labels: np.ndarray, victim: np.ndarray, *, is_auto: b
     scores = mepd(victim[rows], path["train"])  # [F, R, n]
     columns = {"mepd": scores.mean(axis=(0, 1))}
     if is_auto:
+        warn_of_few(path)
         moved = mepd(path["victim"], path["clean"])
         columns["p"] = p_values(scores, labels[rows], moved, path["label"], path["fold"])
     return pd.DataFrame(columns, index=rows).reindex(range(len(labels)))
+
+
+def warn_of_few(path: dict) -> None:
+    """Say it where nothing can be flagged: `lean_is_suspicious: false` would mean another thing."""
+    fewest = pd.Series(1, [path["fold"], path["label"]]).groupby(level=[0, 1]).sum().min()
+    if fewest < MIN_CLEAN:
+        print(
+            f"mepd.gamma: auto has {fewest} clean rows of a class and fold, and flags nothing with "
+            f"fewer than {MIN_CLEAN}: raise dmm.n_clean_per_class"
+        )
 
 
 def clean_mepd(path: dict) -> pd.DataFrame:
