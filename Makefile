@@ -38,7 +38,7 @@ test: venv
 	$(BIN)/python -m pytest -q
 
 test-slow: venv
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n 0 # in one process, for both need the same undisturbed batch
 
 test-slurm: venv
 	@tests/batch/slurm.sh $(BIN)/python

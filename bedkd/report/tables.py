@@ -51,7 +51,8 @@ class Table:
         for field in (*layout.index, *layout.columns):
             shown[head_of(field)] = sort_names(cells[field], layout.names.get(field, {}))
         wide = shown.pivot(index=rows, columns=columns, values="text")
-        wide = wide.sort_index(axis=0).sort_index(axis=1)
+        # not `sort_index`, which takes some indices of categories for sorted
+        wide = wide.loc[list_sorted(shown, rows), list_sorted(shown, columns)]
         wide.columns = wide.columns.astype(object)  # a category takes no other column beside it
         return wide
 
@@ -71,6 +72,14 @@ class Table:
         write_text(path.with_name(f"{path.name}_cells.csv"), cells.round(4).to_csv(index=False))
         write_text(path.with_suffix(".md"), f"{self.caption}\n\n{to_markdown(self.texts())}\n")
         write_text(path.with_suffix(".tex"), to_latex(self.texts(), self.caption))
+
+
+def list_sorted(shown: pd.DataFrame, fields: list[str]) -> list:
+    """The values of categorical fields, each once, in the order of their categories."""
+    found = shown[fields].drop_duplicates().sort_values(fields)
+    if len(fields) == 1:
+        return list(found[fields[0]])
+    return list(found.itertuples(index=False, name=None))
 
 
 def sort_names(values: pd.Series, names: dict[str, str]) -> pd.Categorical:

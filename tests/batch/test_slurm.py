@@ -128,7 +128,8 @@ def test_a_cancelled_job_is_reported_and_recovered(slurm, profile, seen, tmp_pat
     assert list_states() == ["CANCELLED"] + ["COMPLETED"] * 8  # the one again, and no other
 
     monkeypatch.setenv("BEDKD_OUTPUTS", str(tmp_path / "here"))
-    for run in load_profile(str(profile)).runs():
-        ensure(run, "akd")
+    loaded = load_profile(str(profile))
+    for result in (result for run in loaded.runs() for result in loaded.results(run)):
+        ensure(*result)
     here = read_records(tmp_path / "here")
-    assert read_records(tmp_path / "outputs") == here and len(here) == 10
+    assert read_records(tmp_path / "outputs") == here and len(here) == 18

@@ -294,3 +294,17 @@ def test_costs(ablations):
     assert row["Seconds"] == 15.0 and row["Peak memory (MiB)"] == 200.0
     yardstick = ablations[ablations.defence == "kd"].assign(defence="never_poisoned")
     assert list(costs(pd.concat([ablations, yardstick])).index) == list(table.index)
+
+
+def test_rows_stand_in_the_order_of_names_however_few_there_are():
+    """`sort_index` takes an index of categories with one attack for sorted."""
+    rows = [
+        {"dataset": "toy-topics", "attack": attack, "defence": defence, "seed": 0, "state": "ok"}
+        | {"sources": (attack + defence,), "model": "tiny-bert", "far_train": 1.0}
+        for attack in ("addsent", "badwords")
+        for defence in ("bedkd", "bedkd_plus")
+    ]
+    for n in (2, 4):
+        numbers = make_table("detection", pd.DataFrame(rows[:n])).numbers()
+        defences = numbers.index.get_level_values("Defence")
+        assert list(defences) == ["BeDKD+", "BeDKD"] * (n // 2)
