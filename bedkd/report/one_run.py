@@ -104,7 +104,7 @@ def load_triggers(run: Run) -> pd.DataFrame:
 
 
 def compare_methods(runs: dict[str, Run]) -> pd.DataFrame:
-    """ASR, CACC, PACC, ΔPACC and the target class's LFR (percent) of the victim, of the clean model
+    """ASR, CACC, PACC and the target class's LFR (percent) of the victim, of the clean model
     of each run, and of the model that never saw poison."""
     first = next(iter(runs.values()))
     found = {"No defence": ensure(first, "victim")}
