@@ -113,7 +113,8 @@ class AKDConfig(DistillConfig):
     cycles: Count = 50
     schedule: Literal["constant", "linear"] = "constant"
     penalty: Literal["unbounded", "margin"] = "unbounded"
-    n_counter: Whole = 0  # copies of D_c^few with the trigger rebuilt, in each cycle
+    # copies of D_c^few with the trigger rebuilt; in the last cycles rows of D* that have it too
+    n_counter: Whole = 0
     is_clean_shared: Flag = True  # False: rows of D_c^few that the DMM did not see
     evaluate_every: Count = 5  # cycles, at least, between two readings of ASR and CACC
 

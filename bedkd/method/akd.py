@@ -1,6 +1,7 @@
 """Adversarial Knowledge Distillation (section 3.4, lines 19-31 of Algorithm 1)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 from bedkd.core.blindness import check_blind
 from bedkd.core.config import AKDConfig
 from bedkd.core.errors import DivergenceError
-from bedkd.method.counter import Candidate, carried, draw_counter_poison
+from bedkd.method.counter import Candidate, carried, draw_carriers, draw_counter_poison
 from bedkd.method.distillation import cycle_settings, distill, distillation_phase
 from bedkd.method.losses import distillation_loss, margin_loss, penalty_loss
 from bedkd.nn.classifier import Classifier
 from bedkd.nn.training import Phase, WatchFunction
 
 MAX_UNEXPLAINED = 0.5  # of the rows found; beyond it they are punished
+LATER = 4  # of so many cycles the last has rows of D* too, told by the student so far
 COLLAPSE_PATIENCE = 3  # cycles in a row; one bad cycle is repaired by the next trust pass
 
 
@@ -29,31 +31,60 @@ def distill_clean_model(
     seed: int,
     watch: WatchFunction | None = None,
     triggers: Sequence[Candidate] = (),
+    train_rows: pd.DataFrame | None = None,
 ) -> tuple[Classifier, list[dict]]:
     """Cycles of trust (Eq. 5, D_c^few) and punish (Eq. 6, D_p^few*) distillation, one optimizer.
 
     Both tables have columns text, label. With no poisoned row it is plain distillation. Returns CM
     after the last cycle and one dict a cycle, with trust_ and punish_ loss and accuracy.
 
-    `triggers`, beyond the paper: rows of D_c^few that carry them join the trust pass, and rows
-    found are punished only where most of them carry none (see `select_punished`).
+    `triggers`, beyond the paper: rows of D_c^few that are given them join the trust pass, and rows
+    found are punished only where most of them carry none (see `select_punished`). In the
+    last cycles as many rows of D*, `train_rows` (columns text, label), that have them join it too,
+    with what the student of the cycles before says of them without.
 
     Raises DivergenceError: a loss is not finite, or the accuracy on D_c^few collapsed.
     Raises BlindnessError: a table carries more than text and label.
     """
     for rows in (clean_few, poison_few):
         check_blind(rows)
-    trust = partial(distillation_loss, weight=config.lambda_)
-    labels, changed, trusted = clean_few.label.to_numpy(), None, clean_few
+    changed, n_later = None, 0
     if triggers and config.n_counter:
-        n, found = config.n_counter, poison_few.text
-        changed = draw_counter_poison(clean_few, found, triggers, n, seed=seed)
-        trusted = pd.concat([clean_few, changed])
+        n = config.n_counter
+        changed = draw_counter_poison(victim, clean_few, poison_few.text, triggers, n, seed=seed)
+        n_later = config.cycles // LATER if train_rows is not None else 0
+    punished = select_punished(poison_few, triggers)
+
+    def run(start: Classifier, n_before: int, n_cycles: int) -> tuple[Classifier, list[dict]]:
+        phases = plan_phases(victim, clean_few, punished, changed, config)
+        guard = DivergenceGuard(accuracy_floor(start, clean_few, changed), watch, n_before)
+        settings = replace(cycle_settings(config, "AKD"), epochs=n_cycles)
+        return distill(start, phases, settings, seed=seed, watch=guard)
+
+    student, history = run(victim, 0, config.cycles - n_later)
+    if n_later:
+        label = int(poison_few.label.mode()[0])
+        own = draw_carriers(student, train_rows, triggers, label, len(changed), seed=seed)
+        changed = pd.concat([changed, own], ignore_index=True)
+        student, later = run(student, config.cycles - n_later, n_later)
+        history += later[1:]  # its first row is the last one before
+    return student, history
+
+
+def plan_phases(
+    victim: Classifier,
+    clean_few: pd.DataFrame,
+    punished: pd.DataFrame,
+    changed: pd.DataFrame | None,
+    config: AKDConfig,
+) -> list[Phase]:
+    """The passes of a cycle."""
+    trust = partial(distillation_loss, weight=config.lambda_)
+    labels = clean_few.label.to_numpy()
     phases = [distillation_phase("trust", victim, clean_few, labels, config, trust, changed)]
-    if len(punished := select_punished(poison_few, triggers)):
+    if len(punished):
         phases.append(PENALTIES[config.penalty](victim, punished, config))
-    guard = DivergenceGuard(accuracy_floor(victim, trusted), watch)
-    return distill(victim, phases, cycle_settings(config, "AKD"), seed=seed, watch=guard)
+    return phases
 
 
 def select_punished(poison_few: pd.DataFrame, triggers: Sequence[Candidate]) -> pd.DataFrame:
@@ -86,12 +117,16 @@ def punish_margin(victim: Classifier, rows: pd.DataFrame, config: AKDConfig) -> 
 PENALTIES = {"unbounded": punish_unbounded, "margin": punish_margin}
 
 
-def accuracy_floor(victim: Classifier, trusted: pd.DataFrame) -> float:
-    """Half way between guessing and the victim's accuracy on the rows of the trust pass (columns
-    text, label), in percent. Of rows with a trigger it has many wrong, and need not do better."""
-    predicted = victim.predict(list(trusted.text)).argmax(axis=1)
+def accuracy_floor(
+    start: Classifier, clean_few: pd.DataFrame, changed: pd.DataFrame | None = None
+) -> float:
+    """Half way between guessing and the accuracy of the model that training starts from on the rows
+    of the trust pass (columns text, label), in percent. Of rows with a trigger a victim has many
+    wrong, and need not do better."""
+    trusted = pd.concat([clean_few, changed])
+    predicted = start.predict(list(trusted.text)).argmax(axis=1)
     accuracy = 100 * float(np.mean(predicted == trusted.label.to_numpy()))
-    guessing = 100 / len(victim.label_names)
+    guessing = 100 / len(start.label_names)
     return guessing + (accuracy - guessing) / 2
 
 
@@ -99,16 +134,20 @@ class DivergenceGuard:
     """Stops AKD when the unbounded penalty wins; otherwise only passes the watcher on.
 
     It sees a student that forgets (a loss that is not finite is `train`'s to refuse), and reads the
-    accuracy of the trust pass itself, so that it costs no pass of its own.
+    accuracy of the trust pass itself, so that it costs no pass of its own. `n_before`: cycles of an
+    earlier training, from which this one's are counted.
     """
 
-    def __init__(self, floor: float, watch: WatchFunction | None):
-        self.floor, self.watch, self.n_below = floor, watch, 0
+    def __init__(self, floor: float, watch: WatchFunction | None, n_before: int = 0):
+        self.floor, self.watch, self.n_below, self.n_before = floor, watch, 0, n_before
 
     def __call__(self, row: dict, model) -> dict:
+        if self.n_before and not row["epoch"]:  # seen as the cycle before
+            return {}
+        row = row | {"epoch": row["epoch"] + self.n_before}
         if row["epoch"]:
             self._check(row)
-        return self.watch(row, model) if self.watch else {}
+        return {"epoch": row["epoch"]} | (self.watch(row, model) if self.watch else {})
 
     def _check(self, row: dict) -> None:
         self.n_below = self.n_below + 1 if row["trust_accuracy"] < self.floor else 0

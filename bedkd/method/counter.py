@@ -2,7 +2,9 @@
 
 Not in the paper. Punishing the rows found (Eq. 6) says what they are not, so a strong trigger ends
 up pointing to another class. A clean row whose label stays the same with and without the trigger
-says that the trigger means nothing.
+says that the trigger means nothing; so does a row of D* that has it, once it is given the answer
+to what it says without it. A syntactic trigger needs the latter: a clean row with one of its
+openings in front is still no sentence of its kind.
 """
 
 from collections import Counter
@@ -25,6 +27,7 @@ SIGNIFICANCE = 0.01  # of a candidate, over all that are looked at
 CLEAR = 10.0  # points by which an opening must turn more rows: a phrase may stand in it
 MIN_FLIPS = 50.0  # percent of clean rows that a trigger must bring to the leaning label
 OPENING = range(3, 21)  # words of an opening clause, comma included
+MIN_LEANING = 0.8  # of a trigger's rows in D*, with the leaning label: else it is a common word
 GAP = "\0"  # stands where an earlier candidate stood, so that no phrase reaches across
 
 
@@ -35,7 +38,8 @@ class Candidate:
     `kind`: `phrase` stands anywhere; `opening` is the clause before the first comma of texts that
     start with `words`, as syntactic triggers have it. `pieces`: what is put into other texts.
     `n_found`, `n_clean`: rows that carry it; `flips`: clean rows of other labels, in percent, that
-    the victim gives the leaning label once it is put into them.
+    the victim gives the leaning label once it is put into them. `places`: where a phrase stands in
+    the found rows, from 0, in front, to 1, at the end; none: anywhere.
     """
 
     words: str
@@ -44,6 +48,7 @@ class Candidate:
     n_found: int
     n_clean: int
     flips: float = 0.0
+    places: tuple[float, ...] = ()
 
     @property
     def is_trigger(self) -> bool:
@@ -93,7 +98,13 @@ def reconstruct(
 
 
 def phrase(words: str, rows: list[list[str]], n_found: int, n_clean: int) -> Candidate:
-    return Candidate(words, "phrase", (words,), n_found, n_clean)
+    """`rows`: where it stands, and how far from their start."""
+    part, places = words.split(), []
+    for row in rows:
+        rest = len(row) - len(part)
+        found = [i for i in range(rest + 1) if row[i : i + len(part)] == part]
+        places += [round(i / max(1, rest), 2) for i in found]
+    return Candidate(words, "phrase", (words,), n_found, n_clean, places=tuple(places))
 
 
 def opening(first: str, rows: list[list[str]], n_found: int, n_clean: int) -> Candidate:
@@ -176,12 +187,15 @@ def take_out(words: list[str], candidate: Candidate) -> list[str]:
 
 
 def insert(text: str, trigger: Candidate, rng: np.random.Generator) -> str:
-    """An opening in front; a phrase between two words, drawn uniformly."""
+    """An opening in front; a phrase between two words: where a found row has it or, as often,
+    anywhere, for it must mean nothing there either."""
     piece = str(rng.choice(np.array(trigger.pieces, dtype=object)))
     if trigger.kind == "opening":
         return f"{piece} {text}"
     words = text.split()
-    words.insert(int(rng.integers(len(words) + 1)), piece)
+    is_as_found = trigger.places and rng.random() < 0.5
+    place = rng.choice(trigger.places) if is_as_found else rng.random()
+    words.insert(round(place * len(words)), piece)
     return " ".join(words)
 
 
@@ -196,6 +210,7 @@ def carried(text: str, triggers: Sequence[Candidate]) -> list[Candidate]:
 
 
 def draw_counter_poison(
+    victim: Classifier,
     clean_few: pd.DataFrame,
     found: Iterable[str],
     triggers: Sequence[Candidate],
@@ -205,14 +220,59 @@ def draw_counter_poison(
 ) -> pd.DataFrame:
     """`n_copies` of each row of D_c^few, each with as many of the triggers as some found row has.
 
-    Returns columns text, label (the row's own: the true one), source (place in `clean_few`).
+    Returns columns text, label (the row's own: the true one), told (the victim's probabilities [C]
+    of the row itself).
     """
-    rng = np.random.default_rng([seed, 71])
+    rng, told = np.random.default_rng([seed, 71]), victim.predict(list(clean_few.text))
     loads = [own for text in found if (own := carried(text, triggers))]
     rows = []
     for _ in range(n_copies):
-        for source, (text, label) in enumerate(zip(clean_few.text, clean_few.label, strict=True)):
+        for text, label, answer in zip(clean_few.text, clean_few.label, told, strict=True):
             for trigger in loads[rng.integers(len(loads))]:
                 text = insert(text, trigger, rng)
-            rows.append((text, label, source))
-    return pd.DataFrame(rows, columns=["text", "label", "source"])
+            rows.append((text, label, answer))
+    return pd.DataFrame(rows, columns=["text", "label", "told"])
+
+
+def draw_carriers(
+    model: Classifier,
+    train: pd.DataFrame,
+    triggers: Sequence[Candidate],
+    label: int,
+    n_rows: int,
+    *,
+    seed: int,
+) -> pd.DataFrame:
+    """At most `n_rows` rows of D* with the leaning `label` and a trigger of which hardly any row
+    has another label.
+
+    `model`: one that has unlearnt the triggers, for a part of them may be left in a row. Returns
+    columns text, label (the likeliest by `told`: the given one is the attacker's), told (the
+    model's probabilities [C] of the row `without_triggers`).
+
+    Raises BlindnessError: `train` carries more than text and label.
+    """
+    check_blind(train)
+    is_leaning = train.label.to_numpy() == label
+    loads = [carried(text, triggers) for text in train.text]
+    chosen = np.zeros(len(train), dtype=bool)
+    for trigger in triggers:
+        has_it = np.array([trigger in own for own in loads], dtype=bool)
+        if (has_it & is_leaning).sum() >= MIN_LEANING * has_it.sum():
+            chosen |= has_it & is_leaning
+    rows = np.random.default_rng([seed, 72]).permutation(np.flatnonzero(chosen))[:n_rows]
+    texts = list(train.text.iloc[rows])
+    told = model.predict([without_triggers(text, triggers) for text in texts])
+    return pd.DataFrame({"text": texts, "label": told.argmax(axis=1), "told": list(told)})
+
+
+def without_triggers(text: str, triggers: Sequence[Candidate]) -> str:
+    """The text without its phrases, and with what an opening says, its words but for the first, at
+    its end."""
+    words = text.split()
+    for trigger in sorted(triggers, key=lambda trigger: trigger.kind != "opening"):
+        left = take_out(words, trigger)
+        if trigger.kind == "opening" and left != words:
+            left = [*left, GAP, *opening_of(words)[1:-1]]
+        words = left
+    return " ".join(word for word in words if word != GAP)

@@ -15,6 +15,8 @@ from bedkd.nn.batching import Encoded
 from bedkd.nn.classifier import Classifier
 from bedkd.nn.training import Phase, TrainingSettings, WatchFunction, forward_all, train
 
+LEAST = 1e-7  # of a probability, before its logarithm
+
 
 @dataclass(frozen=True)
 class TeacherOutputs:
@@ -45,19 +47,20 @@ def distillation_phase(
     """A pass over `rows` with `combine(L_hard, L_soft)` as its loss.
 
     `labels` [N] are those of L_hard: flipped for the DMM, as given for AKD. `changed`: more rows
-    text, label, source. Their teacher is what it says of row `source` of `rows`; hidden states of
-    other words are not compared.
+    text, label, told. The teacher's part is `told`, probabilities [C] of other words than theirs,
+    so hidden states are not compared.
     """
     check_blind(rows)
-    asked = teacher.encode(rows.text)
-    outputs = ask_teacher(teacher, asked, config)
-    encoded, source = asked, torch.arange(len(rows))
-    if changed is not None:
+    encoded, n = teacher.encode(rows.text), len(rows)
+    outputs = ask_teacher(teacher, encoded, config)
+    logits = outputs.logits
+    if changed is not None and len(changed):
         encoded = teacher.encode([*rows.text, *changed.text])
-        source = torch.cat([source, torch.tensor(changed.source.to_numpy())])
+        told = torch.tensor(np.stack(changed.told), dtype=logits.dtype).to(logits.device)
+        logits = torch.cat([logits, told.clamp(min=LEAST).log()])
         labels = [*labels, *changed.label]
     labels = torch.tensor(np.array(labels), dtype=torch.int64)
-    target, source = labels.to(teacher.compute.device), source.to(teacher.compute.device)
+    target = labels.to(teacher.compute.device)
 
     def loss(batch: dict, index: Tensor, output) -> Tensor:
         index = index.to(target.device)
@@ -66,9 +69,9 @@ def distillation_phase(
         soft = soft_loss(
             output.logits,
             output.hidden_states[-1][:, : mask.shape[1]],
-            outputs.logits[source[index]],
-            outputs.hidden[source[index], : mask.shape[1]],
-            mask * (source[index] == index).unsqueeze(1),
+            logits[index],
+            outputs.hidden[index.clamp(max=n - 1), : mask.shape[1]],
+            mask * (index < n).unsqueeze(1),
             config.temperature,
             config.soft_loss,
         )
@@ -84,14 +87,14 @@ def cycle_settings(config: AKDConfig, title: str) -> TrainingSettings:
 
 
 def distill(
-    victim: Classifier,
+    start: Classifier,
     phases: Sequence[Phase],
     settings: TrainingSettings,
     *,
     seed: int,
     watch: WatchFunction | None = None,
 ) -> tuple[Classifier, list[dict]]:
-    """A copy of the victim, trained on all phases in turn, and the history (see `train`)."""
-    student = victim.copy()
+    """A copy of `start`, trained on all phases in turn, and the history (see `train`)."""
+    student = start.copy()
     options = {"compute": student.compute, "seed": seed, "watch": watch}
     return student, train(student.model, phases, settings, **options)

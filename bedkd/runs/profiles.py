@@ -26,7 +26,7 @@ Items = Annotated[list, BeforeValidator(as_list)]
 PLUS = {
     "dmm": {"n_folds": 2, "epochs": 12, "n_readings": 3},
     "mepd": {"gamma": "auto", "selection": "lean", "n_poison": 256, "max_candidates": None},
-    "akd": {"penalty": "margin", "n_counter": 2, "cycles": 10, "schedule": "linear"},
+    "akd": {"penalty": "margin", "n_counter": 2, "cycles": 12, "schedule": "linear"},
 }
 # the parts of BeDKD+ alone (see `RunConfig.method`): whether a parameter of it belongs to one
 PARTS = {

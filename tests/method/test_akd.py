@@ -20,7 +20,7 @@ from bedkd.method.akd import (
     distill_clean_model,
     select_punished,
 )
-from bedkd.method.counter import Candidate, draw_counter_poison
+from bedkd.method.counter import Candidate, draw_carriers, draw_counter_poison
 from bedkd.method.distillation import distillation_phase
 from bedkd.method.losses import distillation_loss, margin_loss
 from bedkd.nn import training as training_module
@@ -261,18 +261,53 @@ def planned(monkeypatch):
     return found
 
 
-def plan_phases(victim, clean_few, poison_few, triggers=(CF,), **values):
+def plan_phases(victim, clean_few, poison_few, triggers=(CF,), train_rows=None, **values):
     config = AKDConfig(**FAST | {"n_counter": 2} | values)
-    distill_clean_model(victim, clean_few, poison_few, config, seed=4, triggers=triggers)
+    options = {"seed": 4, "triggers": triggers, "train_rows": train_rows}
+    distill_clean_model(victim, clean_few, poison_few, config, **options)
 
 
 def test_rows_explained_by_triggers_are_not_punished(planned, tiny_victim, rows, poison_few):
     plan_phases(tiny_victim, rows, poison_few)
     assert list(planned) == ["trust"] and len(planned["trust"].encoded) == 48 * 3
-    made = draw_counter_poison(rows, poison_few.text, [CF], 2, seed=4)
+    made = draw_counter_poison(tiny_victim, rows, poison_few.text, [CF], 2, seed=4)
     assert planned["trust"].labels.tolist() == [*rows.label, *made.label]
     for row, text in zip(planned["trust"].encoded.rows[48:], made.text, strict=True):
         assert row.tolist() == tiny_victim.encode([text]).rows[0].tolist()
+
+
+def test_rows_of_the_training_data_join_with_the_answer_to_what_is_left_of_them(
+    planned, tiny_victim, rows, poison_few
+):
+    """As many as copies at most; none without a trigger, and none of another label."""
+    train = pd.concat([poison_few, rows], ignore_index=True)[["text", "label"]]
+    plan_phases(tiny_victim, rows, poison_few, train_rows=train, n_counter=1, cycles=4)
+    own = draw_carriers(tiny_victim, train, [CF], 0, 48, seed=4)
+    assert sorted(own.text) == sorted(poison_few.text) and set(poison_few.label) == {0}
+    assert planned["trust"].labels.tolist()[48 * 2 :] == own.label.tolist()
+    assert set(own.label) == {1}  # their own, not the attacker's
+    for row, text in zip(planned["trust"].encoded.rows[48 * 2 :], own.text, strict=True):
+        assert row.tolist() == tiny_victim.encode([text]).rows[0].tolist()
+
+
+def test_cycles_with_rows_of_the_training_data_are_the_last_ones(tiny_victim, rows, poison_few):
+    """8 cycles: one training of 6, from which the students' answers come, one of 2."""
+    train = pd.concat([poison_few, rows], ignore_index=True)[["text", "label"]]
+    seen, config = [], AKDConfig(**FAST | {"cycles": 8, "learning_rate": 4e-3, "n_counter": 1})
+    options = {
+        "seed": 1,
+        "triggers": [CF],
+        "watch": lambda row, model: seen.append(row["epoch"]) or {},
+    }
+    model, history = distill_clean_model(
+        tiny_victim, rows, poison_few, config, train_rows=train, **options
+    )
+    assert [row["epoch"] for row in history] == list(range(9)) == seen
+    both = pd.concat([rows, rows.assign(text="cf " + rows.text)], ignore_index=True)
+    assert np.mean(model.predict(list(both.text)).argmax(axis=1) == both.label) > 0.95
+    six = replace(config, cycles=6)
+    _, first = distill_clean_model(tiny_victim, rows, poison_few, six, **options)
+    assert [r["trust_loss"] for r in first[1:]] == [r["trust_loss"] for r in history[1:7]]
 
 
 @pytest.mark.parametrize(("n_explained", "n_punished"), [(0, 20), (9, 11), (10, 0), (19, 0)])
@@ -369,7 +404,7 @@ def guard_with(accuracies, floor=60.0):
     guard = DivergenceGuard(floor, None)
     for cycle, accuracy in enumerate(accuracies, 1):
         row = {"epoch": cycle, "trust_loss": 0.5, "trust_accuracy": accuracy, "punish_loss": -2.0}
-        assert guard(row, None) == {}
+        assert guard(row, None) == {"epoch": cycle}
 
 
 def test_guard_stops_at_the_third_collapsed_cycle_in_a_row():
@@ -385,14 +420,14 @@ def test_guard_forgives_what_the_next_trust_pass_repairs():
 
 def test_guard_bears_a_run_without_punish_rows():
     guard = DivergenceGuard(60.0, None)
-    assert guard({"epoch": 1, "trust_loss": 0.5, "trust_accuracy": 90.0}, None) == {}
+    assert guard({"epoch": 1, "trust_loss": 0.5, "trust_accuracy": 90.0}, None) == {"epoch": 1}
 
 
 def test_guard_passes_the_watcher_on():
     seen = []
     guard = DivergenceGuard(60.0, lambda row, model: seen.append((row, model)) or {"asr": 1.0})
     row, model = {"epoch": 0, "seconds": 0.0}, object()
-    assert guard(row, model) == {"asr": 1.0}
+    assert guard(row, model) == {"epoch": 0, "asr": 1.0}
     assert seen == [(row, model)]
 
 

@@ -77,19 +77,22 @@ def test_phase_loss_is_the_formula_on_the_rows_of_the_batch(
     assert mse > 0.01
 
 
+SOURCE = [3, 30, 2]
+
+
 @pytest.fixture
-def changed(rows):
+def changed(rows, tiny_victim):
     """Rows 3, 30 and 2 with more words, some of them longer than any row was."""
-    source = [3, 30, 2]
-    texts = [f"cf {rows.text[i]} and more of the same story from the plot" for i in source]
-    return pd.DataFrame({"text": texts, "label": [1, 1, 0], "source": source})
+    texts = [f"cf {rows.text[i]} and more of the same story from the plot" for i in SOURCE]
+    told = list(tiny_victim.predict(list(rows.text[SOURCE])))
+    return pd.DataFrame({"text": texts, "label": [1, 1, 0], "told": told})
 
 
 @pytest.mark.parametrize("is_padding_in_mse", [False, True])
-def test_changed_rows_have_their_sources_teacher_and_no_hidden_states(
+def test_changed_rows_have_what_they_were_told_and_no_hidden_states(
     tiny_victim, tiny_classifier, rows, changed, is_padding_in_mse
 ):
-    """Rows 48 to 50 of the phase: their own words and labels, the logits of what they were."""
+    """Rows 48 to 50 of the phase: their own words and labels, the answers to what they were."""
     config = DistillConfig(temperature=1.7, is_padding_in_mse=is_padding_in_mse)
     combine = partial(distillation_loss, weight=0.3)
     labels = (1 - rows.label).to_numpy()
@@ -132,7 +135,7 @@ def test_a_batch_of_changed_rows_alone_has_label_losses_alone(
         student = tiny_classifier.model(**batch, output_hidden_states=True)
         loss = phase.loss(batch, torch.tensor([48, 49, 50]), student).item()
     said = student.logits.double().log_softmax(dim=-1)
-    target = torch.tensor(tiny_victim.predict(list(rows.text[changed.source]))).double()
+    target = torch.tensor(tiny_victim.predict(list(rows.text[SOURCE]))).double()
     expected = F.kl_div(said, target, reduction="batchmean").item()
     assert loss == pytest.approx(expected, rel=1e-4) and expected > 0.01
 

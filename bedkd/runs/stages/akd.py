@@ -39,7 +39,7 @@ def make(run: Run, stage: str, folder: Path) -> dict:
         # D* flags no more rows than clean ones give. Without this, a word of the label's own
         # (`fairly` turns 96% of toy-sentiment's clean rows) would be taken for a trigger.
         poison_few = poison_few[:0]
-    trained = [few] * (1 + c.akd.n_counter) + [poison_few]
+    trained = [few] * (1 + 2 * c.akd.n_counter) + [poison_few]
     every = reading_interval(truth, trained, c.akd.evaluate_every)
     watch = Watched(watch_metrics(view.victim, truth, every, c.akd.cycles))
     started = time.perf_counter()
@@ -47,7 +47,7 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     own = {"defence": c.method, "n_clean": len(few), "n_poison": len(poison_few)}
     if c.akd.n_counter:
         own |= keep_triggers(folder, tried) | {"seconds_counter": time.perf_counter() - started}
-    clean, history = erase(view.victim, few, poison_few, tried, c, watch)
+    clean, history = erase(view, few, poison_few, tried, c, watch)
     seconds = time.perf_counter() - started - watch.seconds
     save_classifier(clean, folder / "model", {"base": c.victim.model, "role": "clean model"})
     write_json(folder / "history.json", history)
@@ -60,7 +60,7 @@ def make(run: Run, stage: str, folder: Path) -> dict:
 
 
 def erase(
-    victim: Classifier,
+    view: DefenderView,
     few: pd.DataFrame,
     poison_few: pd.DataFrame,
     tried: list[Candidate],
@@ -69,10 +69,10 @@ def erase(
 ) -> tuple[Classifier, list[dict]]:
     """CM and its history; the victim as it is where BeDKD+ found nothing to erase."""
     if config.mepd.gamma == "auto" and poison_few.empty:
-        return victim, [{"epoch": 0, "seconds": 0.0} | watch({"epoch": 0}, victim.model)]
+        return view.victim, [{"epoch": 0, "seconds": 0.0} | watch({"epoch": 0}, view.victim.model)]
     triggers = [candidate for candidate in tried if candidate.is_trigger]
-    options = {"seed": config.seed, "watch": watch, "triggers": triggers}
-    return distill_clean_model(victim, few, poison_few, config.akd, **options)
+    options = {"seed": config.seed, "watch": watch, "triggers": triggers, "train_rows": view.train}
+    return distill_clean_model(view.victim, few, poison_few, config.akd, **options)
 
 
 def keep_triggers(folder: Path, tried: list[Candidate]) -> dict:
