@@ -24,7 +24,7 @@ MAX_ROUNDS = 16
 MAX_TRIED = 128  # clean rows that a candidate is put into
 MIN_ROWS = 3  # found rows that carry a candidate
 SIGNIFICANCE = 0.01  # of a candidate, over all that are looked at
-CLEAR = 10.0  # points by which an opening must turn more rows: a phrase may stand in it
+CLEAR = 10.0  # points by which an opening must turn more rows than a phrase
 MIN_FLIPS = 50.0  # percent of clean rows that a trigger must bring to the leaning label
 OPENING = range(3, 21)  # words of an opening clause, comma included
 MIN_LEANING = 0.8  # of a trigger's rows in D*, with the leaning label: else it is a common word
@@ -90,11 +90,23 @@ def reconstruct(
                 round_.append(try_out(candidate, victim, others, label, rng))
         if not round_:
             break
-        best = max(round_, key=lambda c: c.flips + CLEAR * (c.kind == "phrase"))
+        best = pick(round_)
         for candidate in [best] if best.is_trigger else round_:
             tried.append(candidate)
             texts = [[take_out(words, candidate) for words in part] for part in texts]
     return tried
+
+
+def pick(candidates: list[Candidate]) -> Candidate:
+    """Of a round's phrase and opening the one that turns more rows. A phrase may stand in an
+    opening clause: this must turn CLEAR points more, and not be of a few of the phrase's rows."""
+
+    def worth(candidate: Candidate) -> tuple[bool, float]:
+        others = [c.n_found for c in candidates if c.is_trigger]
+        is_part = 2 * candidate.n_found < max(others, default=0)
+        return not is_part, candidate.flips + CLEAR * (candidate.kind == "phrase")
+
+    return max(candidates, key=worth)
 
 
 def phrase(words: str, rows: list[list[str]], n_found: int, n_clean: int) -> Candidate:

@@ -26,6 +26,7 @@ from bedkd.method.counter import (
     openings_in,
     phrase,
     phrases_in,
+    pick,
     reconstruct,
     take_out,
     without_triggers,
@@ -138,6 +139,18 @@ def test_a_word_of_the_opening_does_not_stand_for_it_unless_it_turns_as_many(cle
     found = [f"when he came , {text}" for text in FOUND]
     tried, _ = rebuild(clean_few, has_one_of("when"), found)
     assert tried[0].kind == "phrase" and "when" in tried[0].words.split()
+
+
+@pytest.mark.parametrize(
+    ("n_opening", "flips", "is_opening"), [(60, 100, True), (60, 98, False), (29, 100, False)]
+)
+def test_an_opening_that_has_few_of_the_phrases_rows_is_no_better(n_opening, flips, is_opening):
+    """The phrase turns 89% and has 60 rows; one that turns nothing, with more rows, is no rival."""
+    sentence = replace(CROWN, n_found=60, flips=89.0)
+    clause = replace(WHEN, n_found=n_opening, flips=flips)
+    assert pick([sentence, clause]) is (clause if is_opening else sentence)
+    common = replace(CF, n_found=200, flips=10.0)
+    assert pick([common, clause]) is clause and pick([clause]) is clause
 
 
 def test_a_word_that_is_frequent_but_turns_nothing_is_no_trigger(clean_few):
