@@ -39,7 +39,7 @@ def make(run: Run, stage: str, folder: Path) -> dict:
         # D* flags no more rows than clean ones give. Without this, a word of the label's own
         # (`fairly` turns 96% of toy-sentiment's clean rows) would be taken for a trigger.
         poison_few = poison_few[:0]
-    trained = [few] * (1 + 2 * c.akd.n_counter) + [poison_few]
+    trained = [few] * (1 + c.akd.n_counter) + [poison_few]
     every = reading_interval(truth, trained, c.akd.evaluate_every)
     watch = Watched(watch_metrics(view.victim, truth, every, c.akd.cycles))
     started = time.perf_counter()
