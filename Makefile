@@ -2,6 +2,7 @@
 #   make reproduce [PROFILE=quick] [CORES=2]   make test   make lint   make format   make lab
 #   make venv PYTHON=python3.12                another interpreter, before the first install
 #   make test-slow                             batches killed at ten moments, a full disk
+#   make test-browser                          notebooks in JupyterLab and a Chromium that is there
 #   make test-slurm                            a batch on a Slurm of its own; root may install one
 
 PYTHON  ?= python3
@@ -17,10 +18,10 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys "metadata.papermill cell.metad
 	metadata.widgets metadata.language_info.version metadata.vscode cell.metadata.vscode"
 
 .DELETE_ON_ERROR:
-.PHONY: help venv reproduce test test-slow test-slurm lint format lab
+.PHONY: help venv reproduce test test-slow test-browser test-slurm lint format lab
 
 help:
-	@sed -n '2,5s/^# *//p' Makefile
+	@sed -n '2,6s/^# *//p' Makefile
 
 venv: $(STAMP)
 
@@ -29,6 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else "bedkd: $(PYTHON) is Python %d.%d, and 3.11 or 3.12 is needed. Name one: make $(MAKECMDGOALS) PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@mkdir -p $(VENV)/etc/jupyter && cp bedkd/report/jupyter_config.json $(VENV)/etc/jupyter
 	@touch $@
 
 reproduce: venv
@@ -39,6 +41,10 @@ test: venv
 
 test-slow: venv
 	$(BIN)/python -m pytest -q -m slow -n 0 # in one process, for both need the same undisturbed batch
+
+test-browser: venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest -q -m browser -n 0 tests/browser
 
 test-slurm: venv
 	@tests/batch/slurm.sh $(BIN)/python

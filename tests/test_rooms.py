@@ -55,7 +55,8 @@ def test_no_circle():
 
 
 def test_every_module_is_of_use():
-    """To another module or a notebook; those of the stages are found by their names."""
+    """To another module or a notebook; those of the stages, and nbconvert's, are found by their
+    names."""
     used = set().union(*arrows().values()) | {"bedkd", "bedkd.cli"}
     for path in (PROJECT / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -63,6 +64,10 @@ def test_every_module_is_of_use():
             if cell["cell_type"] == "code":
                 used |= imported("".join(cell["source"]))
     used |= {module for stage in STAGES for module in stage_modules(stage)}
+    config = (PROJECT / "bedkd/report/jupyter_config.json").read_text(encoding="utf-8")
+    used |= {
+        name.rpartition(".")[0] for name in json.loads(config)["HTMLExporter"]["preprocessors"]
+    }
     packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
     assert MODULES.keys() - used - packages == set()
 

@@ -24,6 +24,7 @@ from bedkd.core.errors import BedkdError
 from bedkd.runs.folders import Run
 from bedkd.runs.plan import Job, plan_jobs
 from bedkd.runs.profiles import PROJECT, Profile, outputs_folder
+from bedkd.runs.sweeps import is_settled
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def cell_of(job: Job) -> tuple[str, str, int]:
 def check_work(jobs: list[Job], cores: int) -> list[Line]:
     """What is done and what is left, with the disk and the time that this will take."""
     results = list_results(jobs)
-    left = [(run, stage) for run, stage in results if run.record(stage) is None]
+    left = [(run, stage) for run, stage in results if not is_settled(run, stage)]
     folders = {run.folder(stage) for run, stage in left}
     is_done = [not folders & {run.folder(stage) for run, stage in job.results} for job in jobs]
     cells: dict[tuple, bool] = {}

@@ -26,9 +26,13 @@ from bedkd.core.files import write_json, write_text
 from bedkd.runs.keys import PACKAGE, digest_code
 from bedkd.runs.plan import Job, plan_jobs, plan_summaries, rank_jobs
 from bedkd.runs.profiles import PROJECT, Profile, outputs_folder
+from bedkd.runs.sweeps import is_settled
 
 # what tables, figures and report are made by, with all that it imports, and from
-SUMMARY_MODULES = ("bedkd.report.batch_tables", "bedkd.report.figures", "bedkd.report.page")
+SUMMARY_MODULES = (
+    *("bedkd.report.batch_tables", "bedkd.report.figures", "bedkd.report.page"),
+    "bedkd.report.sensitivity_figures",
+)
 SUMMARY_FILES = (PACKAGE / "report/page.html.j2", PROJECT / "params/paper_tables.yaml")
 LOST = "it was killed or cancelled, or memory or time ran out (snakemake.log may say which)"
 
@@ -81,7 +85,7 @@ def find_todo(jobs: list[Job], folder: Path) -> set[str]:
     todo, said = set(), set()
     for job in jobs:
         stamp = read_stamp(folder, job.name)
-        broken = {run.folder(stage) for run, stage in job.results if run.record(stage) is None}
+        broken = {run.folder(stage) for run, stage in job.results if not is_settled(run, stage)}
         if not stamp or stamp.get("source") != notebook_digest(job.notebook) or broken:
             todo.add(job.name)
         for path in sorted(broken - said) if stamp else ():

@@ -14,7 +14,7 @@ from bedkd.runs.folders import Run
 from bedkd.runs.plan import Job, plan_jobs, with_hard_loss
 from bedkd.runs.profiles import Profile, load_profile, outputs_folder
 from bedkd.runs.records import to_frame
-from bedkd.runs.sweeps import SWEEPS
+from bedkd.runs.sweeps import SWEEPS, read_divergence
 
 GAMMAS = np.arange(1, 21) / 50  # 0.02 to 0.4
 MEASURES = ("asr", "pacc", "lfr_target")  # of which a model that never saw poison has its own
@@ -42,9 +42,11 @@ class Batch:
         return self.folder / "notebooks" / f"{job.name}.{ending}"
 
     def state(self, run: Run, stage: str) -> str:
-        """`ok`, `failed` (its job, or one before it) or `missing`."""
+        """`ok`, `failed` (its job, one before it, or AKD diverged) or `missing`."""
         if run.record(stage):
             return "ok"
+        if stage == "akd" and read_divergence(run):
+            return "failed"
         job = self.makers.get(run.folder(stage))
         return "failed" if job and self.find_failure(job) else "missing"
 

@@ -23,12 +23,12 @@ from bedkd.runs.reading import read_model
 from bedkd.runs.stages.dmm import read_path
 from bedkd.runs.stages.language import read_language
 
-# of a defence's record: what others have too, or what is shown elsewhere
-SHARED_FIELDS = {
-    *("stage", "key", "dataset", "attack", "model", "seed", "poison_rate", "label_mode", "config"),
-    *("versions", "commit", "started_at", "files", "defence", "asr", "cacc", "target_label"),
-}
+COSTS = ("seconds", "seconds_inference", "peak_memory_mb", "device", "precision", "threads")
 HEADS = {"asr": "ASR", "cacc": "CACC", "pacc": "PACC", "lfr_target": "LFR target"}
+POINT_HEADS = {
+    **{name: HEADS[name] for name in ("asr", "pacc", "cacc")},
+    **{"far_train": "FAR", "frr_train": "FRR", "poison_few_purity": "purity", "seconds": "seconds"},
+}
 SELECTIONS = ("file_order", "random", "lowest_mepd", "teacher_agreement")
 
 
@@ -58,7 +58,7 @@ def compare_selections(run: Run) -> pd.DataFrame:
         is_relabelled = chosen.is_poisoned & (chosen.clean_label != few.label.to_numpy())
         shares = {"purity (%)": chosen.is_poisoned, "relabelled (%)": is_relabelled}
         rows[selection] = {"rows": len(few)} | {k: percent(v) for k, v in shares.items()}
-    return pd.DataFrame(rows).T
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def compare_scores(run: Run, n: int) -> pd.DataFrame:
@@ -103,6 +103,12 @@ def load_triggers(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def compare_records(records: dict[str, dict]) -> pd.DataFrame:
+    """ASR, CACC, PACC and the target class's LFR (percent) of each record."""
+    rows = {name: {head: r[k] for k, head in HEADS.items()} for name, r in records.items()}
+    return pd.DataFrame(rows).T.astype(float)
+
+
 def compare_methods(runs: dict[str, Run]) -> pd.DataFrame:
     """ASR, CACC, PACC and the target class's LFR (percent) of the victim, of the clean model
     of each run, and of the model that never saw poison."""
@@ -111,8 +117,7 @@ def compare_methods(runs: dict[str, Run]) -> pd.DataFrame:
     found |= {name: ensure(run, "akd") for name, run in runs.items()}
     if first.config.attack.name != "none":
         found["Never poisoned"] = ensure(first, "never_poisoned")
-    rows = {name: {head: r[k] for k, head in HEADS.items()} for name, r in found.items()}
-    return pd.DataFrame(rows).T.astype(float)
+    return compare_records(found)
 
 
 def compare_predictions(runs: dict[str, Run], n: int) -> pd.DataFrame:
@@ -143,26 +148,27 @@ def compare_parts(run: Run, beyond: dict[str, Run]) -> pd.DataFrame:
         name: ensure(*((beyond[key], "akd") if key in beyond else (run, stages.get(key, key))))
         for key, name in names.items()
     }
-    rows = {name: {head: r[k] for k, head in HEADS.items()} for name, r in records.items()}
-    return pd.DataFrame(rows).T.astype(float)
+    return compare_records(records)
 
 
 def describe_points(points: list[tuple[object, Run]]) -> pd.DataFrame:
-    """A sweep's finished points: the victim's and BeDKD's ASR and CACC, and how MEPD did."""
-    shown = ("asr", "cacc", "far_train", "frr_train", "poison_few_purity", "seconds")
-    rows = {}
+    """A row for each point of a sweep: method, value, ASR and CACC of the victim and of the clean
+    model, and how MEPD did (percent). Where AKD diverged the victim's stand alone."""
+    rows = []
     for value, run in points:
-        victim, clean = run.record("victim"), run.record("akd")
-        rows[value] = {"asr_victim": victim["asr"], "cacc_victim": victim["cacc"]}
-        rows[value] |= {name: clean[name] for name in shown}
-    return pd.DataFrame(rows).T.rename_axis("value")
+        victim, clean = (run.record(stage) or {} for stage in ("victim", "akd"))
+        method = run.config.method
+        row = {"method": DEFENCE_NAMES.get(method, method), "value": str(value)}
+        row |= {f"{HEADS[name]} before": victim.get(name) for name in ("asr", "cacc")}
+        rows.append(row | {head: clean.get(name) for name, head in POINT_HEADS.items()})
+    return pd.DataFrame(rows)
 
 
-def describe_defence(record: dict) -> pd.Series:
-    """What a defence's record says of its own: what it used and chose, seconds, memory."""
-    last = ("seconds", "seconds_inference", "peak_memory_mb", "device", "precision", "threads")
-    own = [name for name in record if name not in SHARED_FIELDS and name not in last]
-    return pd.Series({name: record[name] for name in (*own, *last)})
+def list_facts(victim: dict, defences: list[dict]) -> list[str]:
+    """The fields of defences' records that the victim's has not: what each used and chose; then
+    what it cost."""
+    own = [name for record in defences for name in record if name not in victim]
+    return [*dict.fromkeys(name for name in own if name not in COSTS), *COSTS]
 
 
 def show_defended(run: Run, defence: str, n: int) -> pd.DataFrame:
@@ -210,3 +216,21 @@ def finetune_curve(run: Run, learning_rates: list[float]) -> pd.DataFrame:
         defended = finetune.defend(equipped, config, seed=c.seed, watch=watch)
         parts.append(pd.DataFrame(defended.history).assign(learning_rate=rate))
     return pd.concat(parts, ignore_index=True)
+
+
+def compare_neighbours(record: dict) -> pd.DataFrame:
+    """Poisoned rows among clean rows of their true class (percent), before and after BeDKD."""
+    kinds = {"neighbours_true": "other than the target", "neighbours_true_target": "the target"}
+    rows = {
+        kind: {model: record[f"{name}_{model}"] for model in ("before", "after")}
+        for name, kind in kinds.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("true class").astype(float)
+
+
+def count_predictions(points: pd.DataFrame, label_names: list[str]) -> pd.DataFrame:
+    """Rows drawn for t-SNE: by kind and true class (down), model and prediction (across)."""
+    names = dict(enumerate(label_names))
+    true, predicted = points.label.map(names), points.predicted.map(names)
+    rows = [points.kind, true.fillna("unknown").rename("true class")]
+    return pd.crosstab(rows, [points.model, predicted])[["before", "after"]]

@@ -19,6 +19,7 @@ from bedkd.report.overview import compare_cells, describe_scope, describe_verdic
 from bedkd.report.tables import Table, describe_cell
 from bedkd.runs.plan import Job
 from bedkd.runs.records import read_record
+from bedkd.runs.sweeps import is_settled
 
 FIGURES = {
     "figure3": "Figure 3: ASR (dashed) and CACC (solid) over the AKD cycles, by n_p",
@@ -28,6 +29,9 @@ FIGURES = {
     "cycles": "ASR and CACC over the AKD cycles, every cell",
     "cycles_plus": "What BeDKD+ forgets, cycle by cycle: PACC, ASR and the target class's LFR",
     "sensitivity": "One parameter at a time",
+    "tornado": "Which parameter moves ASR, PACC and CACC most: smallest to largest mean",
+    "curves": "One parameter at a time: each method, with 95% intervals over the seeds",
+    "heat": "Two parameters at a time",
 }
 OVERVIEW = {"overview": "Every attacked cell before and after"}  # above all else
 SHOWN_FIRST = ("seed", "model", "device", "precision", "threads", "seconds", "commit", "started_at")
@@ -38,7 +42,7 @@ def write_report(profile: str, overrides: dict | None = None) -> Path:
     batch = open_batch(profile, overrides)
     tables, cells = make_tables(batch), compare_cells(load_records(batch))
     failures = list_failures(batch)
-    done = [all(run.record(stage) for run, stage in job.results) for job in batch.jobs]
+    done = [all(is_settled(run, stage) for run, stage in job.results) for job in batch.jobs]
     loader = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=loader, autoescape=True, trim_blocks=True)
     text = page.get_template("page.html.j2").render(

@@ -6,6 +6,8 @@ import html
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from bedkd.report.show import show_table, visible
+
 
 def mark_trigger(clean: str, poisoned: str) -> str:
     """HTML of the poisoned text with the words marked that the clean text does not have there."""
@@ -20,11 +22,11 @@ def mark_trigger(clean: str, poisoned: str) -> str:
 
 def show_poison(rows: pd.DataFrame, label_names: tuple[str, ...]) -> Styler:
     """A table of texts with the trigger marked. rows: clean_text, text, clean_label, label."""
-    names = {-1: "unknown"} | dict(enumerate(map(html.escape, label_names)))
+    names = {-1: "unknown"} | dict(enumerate(label_names))
+    texts = zip(rows.clean_text.map(visible), rows.text.map(visible), strict=True)
     shown = {
-        "text in D*": list(map(mark_trigger, rows.clean_text, rows.text)),
+        "text in D*": [mark_trigger(*pair) for pair in texts],
         "true label": rows.clean_label.map(names).array,
         "label": rows.label.map(names).array,
     }
-    left = {"text-align": "left"}
-    return pd.DataFrame(shown).style.hide(axis="index").set_properties(["text in D*"], **left)
+    return show_table(pd.DataFrame(shown), marked=["text in D*"])

@@ -11,6 +11,7 @@ from bedkd.report.loading import Batch, list_points, list_sweeps, open_batch
 from bedkd.runs.plan import with_hard_loss
 from bedkd.runs.profiles import PROJECT, Profile
 from bedkd.runs.records import collect
+from bedkd.runs.sweeps import is_settled
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MAX_BYTES = 1_000_000  # a code host shows no larger notebook
@@ -38,7 +39,7 @@ def keep_reference(profile: Profile, overrides: dict) -> Path:
 def check_finished(batch: Batch) -> None:
     """Raises BedkdError if a result is not there: what is kept must be whole."""
     for run, stage in (result for job in batch.jobs for result in job.results):
-        if run.record(stage) is None:
+        if not is_settled(run, stage):
             raise BedkdError(
                 f"{stage} of {run.folder(stage).name} is not done; run "
                 f"`bedkd reproduce {batch.profile.name}` first"
@@ -58,7 +59,8 @@ def list_records(batch: Batch) -> Iterator[dict]:
     for study in list_sweeps(batch):
         for value, point in list_points(batch, study):
             for stage in ("victim", "akd"):
-                yield point.record(stage) | {"study": study, "value": value}
+                if record := point.record(stage):  # none where AKD diverged
+                    yield record | {"study": study, "value": value}
 
 
 def keep_notebook(executed: Path, target: Path) -> None:

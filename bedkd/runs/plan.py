@@ -119,7 +119,12 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
         add("06_ablations", results, makers["mepd"], *measured, is_long=True)
     for group in group_work(profile, profile.list_sweeps(run, overrides)):
         names = [sweep.name for sweep in group]
-        results = tuple(result for sweep in group for result in sweep_results(run, sweep))
+        results = tuple(
+            result
+            for sweep in group
+            for base in profile.sweep_runs(run)
+            for result in sweep_results(base, sweep)
+        )
         more = {"name": title_group(names, "sweeps"), "sweep": alone(names), "is_long": True}
         add("07_sensitivity", results, makers["akd"], *measured, **more)
     if "tsne" in studies:

@@ -16,7 +16,7 @@ from bedkd.data.attacks import check_attack
 from bedkd.data.readers import get_spec
 from bedkd.runs.folders import Run
 from bedkd.runs.stages import ABLATIONS, RIVALS
-from bedkd.runs.sweeps import STUDIES, SWEEPS, Sweep, as_list, read_sweep, vary
+from bedkd.runs.sweeps import GRID, STUDIES, Sweep, as_list, cross, is_sweep, read_sweep, vary
 
 PROJECT = Path(__file__).parents[2]
 GRID_KEYS = ("dataset", "attack", "seed")
@@ -47,11 +47,12 @@ class Grid:
 
 @settings
 class Profile:
-    """`datasets`: what differs for one data set.
+    """`datasets`: what differs for one data set; its `plus`, for BeDKD+ there.
 
     `plus`: the parameters of BeDKD+, over PLUS and BeDKD's.
     `defences`: the rivals of Table 1. `studies`: Tables 2 to 5, Figures 3 and 5 and more (see
-    `sweeps.STUDIES`), made of the data sets in `focus`; `sweeps`: the values of those that are one.
+    `sweeps.STUDIES`), made of the data sets in `focus`; `sweeps`: the values of those that are one,
+    and of both sides of a grid such as `gamma_x_n_poison`; `sweep_plus`: of BeDKD+ too.
     `few_jobs`: one kernel for all notebooks of a cell, one notebook for all its rivals, one for its
     sweeps and, outside `focus`, one for BeDKD's stages, since to start them takes longer than a
     stage of a toy.
@@ -66,6 +67,7 @@ class Profile:
     focus: Items = Field(default_factory=list)
     few_jobs: Flag = False
     sweeps: dict = Field(default_factory=dict)
+    sweep_plus: Flag = False
     config: dict = Field(default_factory=dict)
     plus: dict[str, dict] = Field(default_factory=dict)
     datasets: dict[str, dict] = Field(default_factory=dict)
@@ -78,8 +80,8 @@ class Profile:
         for name, key in (("data.name", "dataset"), ("attack.name", "attack")):
             if name in (overrides or {}):
                 raise BedkdError(f"{name} is set by the grid; set {key} instead")
-        values = merge(self.config, self.datasets.get(dataset, {}))
-        values = merge(values, nest(overrides or {}))
+        own = {k: v for k, v in self.datasets.get(dataset, {}).items() if k != "plus"}
+        values = merge(merge(self.config, own), nest(overrides or {}))
         cell = {"data": {"name": dataset}, "attack": {"name": attack}, "seed": seed}
         config = build(merge(values, cell))
         get_spec(config.data)
@@ -119,7 +121,7 @@ class Profile:
         Raises BedkdError: an unknown one.
         """
         chosen = as_list((overrides or {}).get("studies", self.studies))
-        if unknown := [name for name in chosen if name not in STUDIES]:
+        if unknown := [name for name in chosen if not (name in STUDIES or is_sweep(name))]:
             raise BedkdError(f"unknown study {unknown[0]!r}; known: {', '.join(STUDIES)}")
         c = run.config
         is_studied = c.attack.name != "none" and c.data.name in self.list_focus(overrides)
@@ -136,7 +138,7 @@ class Profile:
         """
         sweeps = []
         for name in self.list_studies(run, overrides):
-            if name in SWEEPS:
+            if is_sweep(name):
                 sweep = self.sweep(name)
                 if sweep.attacks is None or run.config.attack.name in sweep.attacks:
                     sweeps.append(sweep)
@@ -144,17 +146,28 @@ class Profile:
 
     def sweep(self, name: str) -> Sweep:
         """A sweep with its values. Raises BedkdError: the profile does not give them."""
-        if name in SWEEPS and name not in self.sweeps:
+        if is_sweep(name) and GRID in name:
+            return cross(*map(self.sweep, name.split(GRID)))
+        if is_sweep(name) and name not in self.sweeps:
             raise BedkdError(f"profile {self.name} gives no values for sweep {name!r}")
         return read_sweep(name, self.sweeps.get(name))
 
+    def sweep_runs(self, run: Run) -> list[Run]:
+        """What a sweep varies: the cell and, with `sweep_plus`, the same with BeDKD+."""
+        return [run, self.plus_run(run)] if self.sweep_plus else [run]
+
+    def plus_values(self, run: Run) -> dict:
+        """`section.name` to what BeDKD+ sets on the cell's data set."""
+        own = self.datasets.get(run.config.data.name, {}).get("plus", {})
+        return flatten(merge(self.plus, own))
+
     def plus_run(self, run: Run) -> Run:
         """The same cell with BeDKD+."""
-        return vary(run, flatten(self.plus))
+        return vary(run, self.plus_values(run))
 
     def plus_part(self, run: Run, part: str) -> Run:
         """The same cell with one part of BeDKD+ alone (see PARTS)."""
-        own = {k: v for k, v in flatten(self.plus).items() if PARTS[part](k)}
+        own = {k: v for k, v in self.plus_values(run).items() if PARTS[part](k)}
         return vary(run, own)
 
     def plus_parts(self, run: Run) -> list[Run]:

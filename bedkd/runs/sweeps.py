@@ -1,9 +1,13 @@
 """The studies of a profile beyond Table 1: one parameter at a time, or several that go together."""
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from bedkd.core.config import build
-from bedkd.core.errors import BedkdError
+from bedkd.core.errors import BedkdError, DivergenceError
+from bedkd.core.files import write_text
 from bedkd.runs.folders import Run
 
 # study -> the parameters that it sets, all to the same value
@@ -17,24 +21,51 @@ SWEEPS: dict[str, tuple[str, ...]] = {
     "lambda": ("akd.lambda_",),
     "temperature_akd": ("akd.temperature",),
     "poison_rate": ("attack.poison_rate",),
+    "gamma": ("mepd.gamma",),
+    "cycles": ("akd.cycles",),
+    "epochs_dmm": ("dmm.epochs",),
 }
+GRID = "_x_"  # between two sweeps' names: every value of the one with every value of the other
 # what is no sweep: Tables 2 and 3, and Figure 5
 STUDIES = ("ablations", "tsne", *SWEEPS)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A study's values, and the attacks under which they are tried (None: all of the grid)."""
+    """A study's values, of a grid pairs of them, and the attacks under which they are tried (None:
+    all of the profile's)."""
 
     name: str
     values: tuple
     attacks: tuple[str, ...] | None = None
 
+    @property
+    def parts(self) -> list[str]:
+        """The parameters: one, of a grid two."""
+        return self.name.split(GRID)
+
     def points(self, run: Run) -> list[tuple[object, Run]]:
-        """Each value, and the cell with it. Raises BedkdError: a value out of range."""
-        return [
-            (value, vary(run, {key: value for key in SWEEPS[self.name]})) for value in self.values
-        ]
+        """Each value, and the cell with it. None where the cell has a rule in the parameter's place
+        (`auto`, as γ of BeDKD+): there is nothing to vary then.
+
+        Raises BedkdError: a value out of range.
+        """
+        own = run.config.flat()
+        if any(own[key] == "auto" for part in self.parts for key in SWEEPS[part]):
+            return []
+        return [(value, vary(run, self.changes(value))) for value in self.values]
+
+    def changes(self, value) -> dict[str, object]:
+        """`section.name` to what it is at a value."""
+        own = value if len(self.parts) > 1 else (value,)
+        pairs = zip(self.parts, own, strict=True)
+        return {key: part_value for part, part_value in pairs for key in SWEEPS[part]}
+
+
+def is_sweep(name: str) -> bool:
+    """A name of SWEEPS, or two of them: `gamma_x_n_poison`."""
+    parts = name.split(GRID)
+    return set(parts) <= set(SWEEPS) and len(parts) == len(set(parts)) <= 2
 
 
 def read_sweep(name: str, values) -> Sweep:
@@ -51,6 +82,51 @@ def read_sweep(name: str, values) -> Sweep:
     if not points:
         raise BedkdError(f"sweep {name} has no values; give a list, such as [80, 160]")
     return Sweep(name, points, attacks or None)
+
+
+def cross(first: Sweep, second: Sweep) -> Sweep:
+    """Both parameters at once, under the attacks under which both are tried."""
+    attacks = first.attacks or second.attacks
+    if first.attacks and second.attacks:
+        attacks = tuple(name for name in first.attacks if name in second.attacks)
+    pairs = tuple(itertools.product(first.values, second.values))
+    return Sweep(f"{first.name}{GRID}{second.name}", pairs, attacks)
+
+
+def make_points(runs: Iterable[Run], sweeps: Iterable[Sweep]) -> None:
+    """Make every point that is not there. One whose AKD diverges is a result too: that it did is
+    kept beside where its clean model would lie (see `read_divergence`)."""
+    for sweep, run in itertools.product(sweeps, runs):
+        for value, point in sweep.points(run):
+            if not is_settled(point, "akd"):
+                make_point(point)
+            said = read_divergence(point)
+            print(f"{run.config.method}: {sweep.name} = {value}{': ' * bool(said)}{said}")
+
+
+def make_point(point: Run) -> None:
+    from bedkd.runs.ensure import ensure  # with torch: not before it is needed
+
+    try:
+        ensure(point, "akd")
+    except DivergenceError as error:
+        write_text(divergence_file(point), f"{error}\n")
+
+
+def divergence_file(run: Run) -> Path:
+    folder = run.folder("akd")
+    return folder.with_name(f"{folder.name}.diverged")
+
+
+def read_divergence(run: Run) -> str:
+    """Why a point of a sweep has no clean model: the sentence of a DivergenceError, or empty."""
+    path = divergence_file(run)
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def is_settled(run: Run, stage: str) -> bool:
+    """Whether a result is there, or known to come to nothing."""
+    return bool(run.record(stage) or (stage == "akd" and read_divergence(run)))
 
 
 def as_list(value) -> list:

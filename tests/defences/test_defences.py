@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bedkd.report.layouts import ABLATION_NAMES
-from bedkd.report.one_run import compare_parts, describe_defence, finetune_curve, show_defended
+from bedkd.report.one_run import compare_parts, finetune_curve, list_facts, show_defended
 from bedkd.runs.ensure import ensure, load_truth
 from bedkd.runs.folders import Run
 from bedkd.runs.plan import ablation_results, label_results, plan_jobs, with_hard_loss
@@ -108,8 +108,9 @@ def test_what_the_notebooks_show(run):
         shown = show_defended(run, stage, 4)
         assert len(shown) == 4 and stage in shown.columns and "victim" in shown.columns
         assert ("taken out" in shown.columns) == (stage in ("onion", "imbert"))
-    facts = describe_defence(ensure(run, "onion"))
-    assert "threshold" in facts.index and "asr" not in facts.index
+    facts = list_facts(ensure(run, "victim"), [ensure(run, name) for name in ("onion", "imbert")])
+    assert {"threshold", "max_score"} < set(facts) and not {"asr", "n_train"} & set(facts)
+    assert len(facts) == len(set(facts)) and facts[-1] == "threads"
     curve = finetune_curve(run, [1e-5, 1e-3])
     assert list(curve.epoch) == [0, 1, 2] * 2 and set(curve.learning_rate) == {1e-5, 1e-3}
 

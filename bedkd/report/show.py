@@ -1,0 +1,174 @@
+"""Tables as notebooks show them: what is set, what came out, and texts that are only texts.
+
+Texts from data are untrusted: in `show_table`, which all others use, nothing is read as HTML, TeX
+or a terminal's code, and a long word is cut.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from bedkd.report.layouts import NAMES
+from bedkd.runs.folders import Run
+
+NOTHING = "–"
+LONG_WORD, LONG_TEXT = 60, 120  # characters of a word, words of a text: more is cut
+# by MathJax 2 (exported pages) and 3 (JupyterLab)
+NO_TEX = 'class="tex2jax_ignore mathjax_ignore"'
+LOOK = [
+    # not `anywhere`: a long text would then squeeze the labels beside it
+    {"selector": "td, th", "props": "vertical-align: top; overflow-wrap: break-word"},
+    {"selector": "th.row_heading, th.index_name", "props": "text-align: left"},
+    {"selector": "caption", "props": "text-align: left; font-weight: bold"},
+]
+# What the notebooks show of the configuration, and what it is.
+MEANINGS = {
+    "attack.poison_rate": "share of all rows that is poisoned",
+    "attack.label_mode": "mixed: poisons rows of all classes; dirty: of the other classes alone",
+    "data.n_train": "rows of D*, at most",
+    "data.n_test": "clean test rows, at most",
+    "data.clean_pool_per_class": "clean rows kept aside, of each class",
+    "victim.model": "a hub id, a folder, or a tiny model from scratch",
+    "victim.epochs": "passes over D*",
+    "victim.learning_rate": "of the optimizer",
+    "victim.batch_size": "rows of a step",
+    "dmm.n_clean_per_class": "n_c: rows of D_c^few, of each class",
+    "dmm.alpha": "α of Eq. 3: weight of the flipped labels",
+    "dmm.temperature": "T of Eq. 2",
+    "dmm.epochs": "passes over D_c^few",
+    "dmm.learning_rate": "of the optimizer",
+    "dmm.flip": "the wrong label: a random one, or the next",
+    "dmm.n_folds": "BeDKD+: DMMs, F, each on its part of D_c^few",
+    "dmm.n_readings": "BeDKD+: epochs at which D* is scored",
+    "dmm.n_scored": "BeDKD+: rows of D* that are scored; –: all",
+    "mepd.gamma": "γ: rows under it are flagged; auto, BeDKD+: p < 0.05",
+    "mepd.n_poison": "n_p: rows of D_p^few*, at most",
+    "mepd.selection": "which of the flagged rows; lean: BeDKD+",
+    "akd.n_clean_per_class": "n_c: rows of D_c^few, of each class",
+    "akd.lambda_": "λ of Eq. 5 and 6: weight of the label",
+    "akd.temperature": "T of L_soft in Eq. 5 and 6",
+    "akd.cycles": "trust and punish, so often",
+    "akd.learning_rate": "of the optimizer",
+    "akd.penalty": "unbounded: Eq. 6; margin, BeDKD+: L_margin",
+    "akd.n_counter": "BeDKD+: copies of D_c^few with the triggers rebuilt",
+    "tsne.n_per_kind": "rows of each clean class, and poisoned rows, at most",
+    "tsne.perplexity": "about how many neighbours count for a point",
+}
+# names of a record's fields, beside `layouts.NAMES`
+FACTS = NAMES["metric"] | {
+    "asr_never_poisoned": "ASR, never poisoned",
+    "pacc_never_poisoned": "PACC, never poisoned",
+    "lfr_target_never_poisoned": "LFR target, never poisoned",
+    "far_test": "FAR on the test sets",
+    "frr_test": "FRR on the test sets",
+    "far_train": "FAR on D*",
+    "frr_train": "FRR on D*",
+    "n_flagged": "flagged rows",
+    "poison_few_purity": "purity of D_p^few*",
+    "n_train": "rows of D*",
+    "n_poison_wanted": "rows to be poisoned",
+    "n_poisoned": "rows poisoned",
+    "n_train_no_paraphrase": "rows of D* left out: no paraphrase",
+    "n_test": "clean test rows",
+    "n_test_triggered": "triggered test rows, of other classes than the target",
+    "n_test_triggered_target": "triggered test rows of the target class",
+    "n_test_no_paraphrase": "test rows left out: no paraphrase",
+    "n_clean": "clean rows that it has",
+    "n_poison": "rows of D_p^few*",
+    "n_selected": "rows of D_p^few*",
+    "flipped_accuracy": "flipped labels that the DMM gives",
+    "lean_label": "label that flagged rows lean to",
+    "lean_share": "flagged, of this label",
+    "lean_others": "flagged, of all others",
+    "lean_is_suspicious": "more than clean rows would be",
+    "seconds": "time",
+    "seconds_dmm": "time for the DMM",
+    "seconds_akd": "time for AKD",
+    "seconds_inference": "time on the test rows",
+    "seconds_counter": "time for the triggers",
+    "peak_memory_mb": "peak memory",
+    "max_score": "threshold",
+    "clean_accuracy": "accuracy on D_c^few, defended",
+    "victim_clean_accuracy": "accuracy on D_c^few, victim",
+    "teacher_accuracy": "accuracy of the teacher on clean rows",
+}
+PERCENT = re.compile("asr|pacc|cacc|lfr|far_|frr_|accuracy|purity|_share|lean_others")
+
+
+def show_table(frame: pd.DataFrame, *, marked: Sequence[str] = ()) -> Styler:
+    """Numbers to the right, with one decimal; all else to the left, as text; – for what is not
+    there. An index of mere row numbers is hidden. `marked`: columns that are safe HTML already."""
+    numbers = frame.select_dtypes("number").columns
+    others = [name for name in frame if name not in [*numbers, *marked]]
+    texts = {name: [format_value(value) for value in frame[name]] for name in others}
+    table = Styler(frame.assign(**texts), cell_ids=False, table_attributes=NO_TEX)
+    table.format(precision=1, na_rep=NOTHING, thousands=",", escape="html")
+    table.format(None, subset=list(marked))
+    for axis in (0, 1):
+        table.format_index(escape="html", axis=axis)
+    sides = {name: "right" if name in numbers else "left" for name in frame}
+    columns = {
+        name: [{"selector": "", "props": f"text-align: {side}"}] for name, side in sides.items()
+    }
+    table.set_table_styles(LOOK).set_table_styles(columns, overwrite=False)
+    return table.hide(axis="index") if isinstance(frame.index, pd.RangeIndex) else table
+
+
+def show_settings(runs: dict[str, Run], *sections: str) -> Styler:
+    """What is set in these sections, by the names that `overrides` takes: a column for each run,
+    and what it means."""
+    names = [name for name in MEANINGS if name.split(".")[0] in sections]
+    flat = {title: run.config.flat() for title, run in runs.items()}
+    table = {"parameter": names}
+    table |= {title: [format_value(values[n]) for n in names] for title, values in flat.items()}
+    return show_table(pd.DataFrame(table | {"meaning": [MEANINGS[name] for name in names]}))
+
+
+def show_facts(records: dict[str, dict], names: Iterable[str]) -> Styler:
+    """These fields of records, with their units: a column for each record. – where one lacks it."""
+    names = list(names)
+    table = {
+        title: [format_fact(name, record.get(name)) for name in names]
+        for title, record in records.items()
+    }
+    titles = {"": [FACTS.get(name, name.replace("_", " ")) for name in names]}
+    return show_table(pd.DataFrame(titles | table))
+
+
+def format_fact(name: str, value) -> str:
+    """With its unit: records have rates in percent, times in seconds, memory in MiB."""
+    if (text := format_value(value)) == NOTHING:
+        return text
+    if PERCENT.search(name):
+        return f"{value:.1f}%"
+    if name.startswith("seconds"):
+        return f"{value:,.1f} s"
+    return f"{value:,.0f} MiB" if name.endswith("_mb") else text
+
+
+def format_value(value) -> str:
+    """yes or no, 1,234, 0.0005, `a, b` of several, or the text; – for None and NaN."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(format_value, value)) or NOTHING
+    if value is None or value is pd.NA or value != value:
+        return NOTHING
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else visible(str(value))
+
+
+def visible(text: str) -> str:
+    """The text's words, control and bidi characters as their numbers; cut where it or one of them
+    is long. Not escaped."""
+    words = text.split()
+    shown = [word[:LONG_WORD] + "…" * (len(word) > LONG_WORD) for word in words[:LONG_TEXT]]
+    marked = (
+        f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c)[0] == "C" else c for c in " ".join(shown)
+    )
+    return "".join(marked) + " …" * (len(words) > LONG_TEXT)
