@@ -2,6 +2,8 @@
 
 import pytest
 
+pytest_plugins = ["in_browser"]
+
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", ["01_poisoning", "02_dmm", "03_mepd", "04_akd"])

@@ -13,6 +13,8 @@ from bs4 import BeautifulSoup
 from bedkd.report import explore, widgets
 from bedkd.runs.reading import read_history, read_model
 
+# no conftest: other tests import from the one above, by its name
+pytest_plugins = ["in_browser"]
 pytestmark = pytest.mark.browser
 
 

@@ -262,11 +262,11 @@ def test_where_no_label_leans_the_model_stays_as_it_is(run, monkeypatch):
     few = pd.DataFrame({"text": [], "label": [], "row": []})
     config = replace(run.config, dmm=replace(run.config.dmm, n_folds=2))
     config = replace(config, mepd=replace(config.mepd, gamma="auto"))
-    victim, seen = read_model(run, "victim"), []
+    view, seen = load_view(run), []
     model, history = akd.erase(
-        victim, few, few, [], config, lambda row, model: seen.append(model) or {"asr": 1.0}
+        view, few, few, [], config, lambda row, model: seen.append(model) or {"asr": 1.0}
     )
-    assert model is victim and seen == [victim.model]
+    assert model is view.victim and seen == [view.victim.model]
     assert history == [{"epoch": 0, "seconds": 0.0, "asr": 1.0}]
 
 
