@@ -39,9 +39,9 @@ def distill_clean_model(
     after the last cycle and one dict a cycle, with trust_ and punish_ loss and accuracy.
 
     `triggers`, beyond the paper: rows of D_c^few that are given them join the trust pass, and rows
-    found are punished only where most of them carry none (see `select_punished`). In the
-    last cycles as many rows of D*, `train_rows` (columns text, label), that have them join it too,
-    with what the student of the cycles before says of them without.
+    found are punished only where most of them carry none (see `select_punished`). In the last of
+    the cycles, with an optimizer of their own, rows of D*, `train_rows` (columns text, label), that
+    have them join it too, with what the student so far says of them without (`draw_carriers`).
 
     Raises DivergenceError: a loss is not finite, or the accuracy on D_c^few collapsed.
     Raises BlindnessError: a table carries more than text and label.
