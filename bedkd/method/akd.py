@@ -11,9 +11,10 @@ import torch
 from bedkd.core.blindness import check_blind
 from bedkd.core.config import AKDConfig
 from bedkd.core.errors import DivergenceError
-from bedkd.method.counter import Candidate, carried, draw_carriers, draw_counter_poison
+from bedkd.method.counter import draw_carriers, draw_counter_poison
 from bedkd.method.distillation import cycle_settings, distill, distillation_phase
 from bedkd.method.losses import distillation_loss, margin_loss, penalty_loss
+from bedkd.method.triggers import Candidate, carried
 from bedkd.nn.classifier import Classifier
 from bedkd.nn.training import Phase, WatchFunction
 

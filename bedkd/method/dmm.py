@@ -95,6 +95,13 @@ def distill_folds(
     return *models[0], path, sum(reader.seconds for reader in readers)
 
 
+def draw_scored(n_rows: int, n_scored: int | None, seed: int) -> np.ndarray:
+    """Rows of D*, in its order: all, or a random part."""
+    if n_scored is None or n_scored >= n_rows:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng([seed, 21]).permutation(n_rows)[:n_scored])
+
+
 class PathReader:
     """Watches a DMM while it is distilled, and keeps what it makes of some rows on the way.
 

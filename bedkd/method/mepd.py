@@ -67,14 +67,18 @@ class Lean:
     flagged rows are the least probable by chance.
 
     `share`: of the label's rows that are flagged, and `others`: of all others, in percent; among
-    rows on which the victim agrees with the given label. `is_suspicious`: so many are flagged as
-    clean rows would not be.
+    rows on which the victim agrees with the given label. `chance`: how probable so many are among
+    clean rows.
     """
 
     label: int
     share: float
     others: float
-    is_suspicious: bool
+    chance: float
+
+    @property
+    def is_suspicious(self) -> bool:
+        return self.chance < CERTAIN
 
 
 def find_lean(p: np.ndarray, labels: np.ndarray, is_agreed: np.ndarray, n_classes: int) -> Lean:
@@ -88,8 +92,37 @@ def find_lean(p: np.ndarray, labels: np.ndarray, is_agreed: np.ndarray, n_classe
     shares = n_flagged / np.maximum(n_rows, 1)
     label = int(np.lexsort((-shares, chances))[0])
     others = (n_flagged.sum() - n_flagged[label]) / max(1, n_rows.sum() - n_rows[label])
-    is_suspicious = bool(chances[label] < CERTAIN)
-    return Lean(label, 100 * float(shares[label]), 100 * float(others), is_suspicious)
+    return Lean(label, 100 * float(shares[label]), 100 * float(others), float(chances[label]))
+
+
+def score_path(
+    path: dict[str, np.ndarray], labels: np.ndarray, victim: np.ndarray, *, is_auto: bool
+) -> pd.DataFrame:
+    """Scores of all rows of D*: columns mepd, the mean over DMMs and epochs, and, if `is_auto`, p
+    (see `p_values`); NaN: not scored.
+
+    path: what `distill_folds` returns, and `rows` [n], the rows that it scored; for p also label
+    [M] and victim [M, C], of D_c^few. labels [N] and victim [N, C] are of D*.
+    """
+    rows = path["rows"]
+    scores = mepd(victim[rows], path["train"])  # [F, R, n]
+    columns = {"mepd": scores.mean(axis=(0, 1))}
+    if is_auto:
+        moved = mepd(path["victim"], path["clean"])
+        columns["p"] = p_values(scores, labels[rows], moved, path["label"], path["fold"])
+    return pd.DataFrame(columns, index=rows).reindex(range(len(labels)))
+
+
+def clean_mepd(path: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Label and mean MEPD of D_c^few's rows, each under the DMM that did not see it."""
+    moved = mepd(path["victim"], path["clean"]).mean(axis=0)
+    return pd.DataFrame({"label": path["label"], "mepd": moved})
+
+
+def count_calibration(path: dict[str, np.ndarray]) -> int:
+    """Rows of D_c^few that p-values are read off, of the label and fold that has fewest. With fewer
+    than MIN_CLEAN nothing can be flagged."""
+    return int(pd.Series(1, [path["fold"], path["label"]]).groupby(level=[0, 1]).sum().min())
 
 
 def flag_poisoned(scores: np.ndarray, gamma: float) -> np.ndarray:

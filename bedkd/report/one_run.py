@@ -12,7 +12,7 @@ from bedkd.defences.interface import EquippedView
 from bedkd.defences.language.word_scores import leave_one_out
 from bedkd.evaluation.metrics import percent
 from bedkd.evaluation.watchers import watch_metrics
-from bedkd.method.counter import MIN_FLIPS
+from bedkd.method.triggers import MIN_FLIPS
 from bedkd.method.dmm import reading_epochs
 from bedkd.method.mepd import mepd, select_poison_few
 from bedkd.report.layouts import ABLATION_NAMES, DEFENCE_NAMES

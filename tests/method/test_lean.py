@@ -121,7 +121,8 @@ def lean_table(n_flagged: int):
 def test_lean_by_hand():
     p, labels = lean_table(6)
     found = find_lean(p, labels, np.ones(70, bool), 3)
-    assert found == Lean(label=1, share=30.0, others=pytest.approx(2.0), is_suspicious=True)
+    chance = sum(comb(20, k) * 0.05**k * 0.95 ** (20 - k) for k in range(6, 21))
+    assert found == Lean(label=1, share=30.0, others=pytest.approx(2.0), chance=pytest.approx(chance))
 
 
 @pytest.mark.parametrize("n_flagged", [4, 5, 6, 7])

@@ -12,8 +12,8 @@ from bedkd.data.splits import draw_clean_few
 from bedkd.evaluation.sides import DefenderView
 from bedkd.evaluation.watchers import Watched, reading_interval, watch_metrics
 from bedkd.method.akd import distill_clean_model
-from bedkd.method.counter import Candidate, reconstruct
-from bedkd.method.mepd import select_contrast
+from bedkd.method.evidence import Spread, rebuild_triggers
+from bedkd.method.triggers import Candidate
 from bedkd.nn.classifier import Classifier, save_classifier
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import data_fields, read_truth, read_view
@@ -24,7 +24,7 @@ DETECTION_FIELDS = (
     *("far_train", "frr_train", "far_test", "frr_test"),
     *("n_flagged", "n_selected", "poison_few_purity"),
 )
-LEAN_FIELDS = ("lean_label", "lean_share", "lean_others", "lean_is_suspicious")
+LEAN_FIELDS = ("lean_label", "lean_share", "lean_others", "lean_chance", "lean_is_suspicious")
 
 
 def make(run: Run, stage: str, folder: Path) -> dict:
@@ -35,20 +35,21 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     poison_few = pd.read_parquet(run.folder("mepd") / "poison_few.parquet")
     truth = read_truth(run).without(poison_few.row)
     found = run.record("mepd")
-    if found.get("lean_is_suspicious") is False:
-        # D* flags no more rows than clean ones give. Without this, a word of the label's own
-        # (`fairly` turns 96% of toy-sentiment's clean rows) would be taken for a trigger.
-        poison_few = poison_few[:0]
+    started = time.perf_counter()
+    tried, spreads = rebuild(run, view, few, poison_few) if c.akd.n_counter else ([], [])
+    seconds_counter = time.perf_counter() - started
+    if found.get("lean_is_suspicious") is False and not any(s.is_suspicious for s in spreads):
+        poison_few = poison_few[:0]  # nothing speaks for poison
     trained = [few] * (1 + c.akd.n_counter) + [poison_few]
     every = reading_interval(truth, trained, c.akd.evaluate_every)
     watch = Watched(watch_metrics(view.victim, truth, every, c.akd.cycles))
-    started = time.perf_counter()
-    tried = rebuild_triggers(run, view, few, poison_few) if c.akd.n_counter else []
     own = {"defence": c.method, "n_clean": len(few), "n_poison": len(poison_few)}
     if c.akd.n_counter:
-        own |= keep_triggers(folder, tried) | {"seconds_counter": time.perf_counter() - started}
+        own |= keep_triggers(folder, tried, spreads, is_found=len(poison_few) > 0)
+        own["seconds_counter"] = seconds_counter
+    started = time.perf_counter()
     clean, history = erase(view, few, poison_few, tried, c, watch)
-    seconds = time.perf_counter() - started - watch.seconds
+    seconds = seconds_counter + time.perf_counter() - started - watch.seconds
     save_classifier(clean, folder / "model", {"base": c.victim.model, "role": "clean model"})
     write_json(folder / "history.json", history)
     predicted = predict_tests(folder, clean.predict, truth)
@@ -75,25 +76,25 @@ def erase(
     return distill_clean_model(view.victim, few, poison_few, config.akd, **options)
 
 
-def keep_triggers(folder: Path, tried: list[Candidate]) -> dict:
-    """What the record says of the triggers that were rebuilt."""
+def keep_triggers(
+    folder: Path, tried: list[Candidate], spreads: list[Spread], *, is_found: bool
+) -> dict:
+    """What the record says of the triggers that were rebuilt; none where nothing is erased."""
     write_json(folder / "triggers.json", [asdict(candidate) for candidate in tried])
-    return {"triggers": [candidate.words for candidate in tried if candidate.is_trigger]}
+    least = min((spread.chance for spread in spreads), default=None)
+    return {
+        "triggers": [spread.words for spread in spreads if is_found],
+        "trigger_chance": least,
+        "trigger_is_suspicious": any(spread.is_suspicious for spread in spreads),
+    }
 
 
-def rebuild_triggers(
+def rebuild(
     run: Run, view: DefenderView, few: pd.DataFrame, poison_few: pd.DataFrame
-) -> list[Candidate]:
-    """Candidates from the rows found of the label that most of them have, against clean rows of it:
-    D_c^few's, and those of D* that move most."""
-    if poison_few.empty:
-        return []
-    label = int(poison_few.label.mode()[0])
-    found = poison_few[poison_few.label == label].text
+) -> tuple[list[Candidate], list[Spread]]:
     scores = pd.read_parquet(run.folder("mepd") / "train.parquet").iloc[:, -1].to_numpy()
-    contrast = select_contrast(view.train, scores, view.victim_probabilities, label)
-    clean = [*few[few.label == label].text, *contrast.text]
-    return reconstruct(view.victim, few, list(found), clean, label, seed=run.config.seed)
+    known = (view.train, scores, view.victim_probabilities, few, poison_few)
+    return rebuild_triggers(view.victim, *known, seed=run.config.seed)
 
 
 def defence_seconds(run: Run, seconds_akd: float) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 from bedkd.core.files import write_json
 from bedkd.data.splits import draw_clean_few
 from bedkd.evaluation.watchers import Watched, watch_mepd
-from bedkd.method.dmm import distill_folds
+from bedkd.method.dmm import distill_folds, draw_scored
 from bedkd.nn.classifier import save_classifier
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import read_truth, read_view
@@ -45,13 +45,6 @@ def make(run: Run, stage: str, folder: Path) -> dict:
         "n_scored": len(kept["rows"]),
         "flipped_accuracy": history[-1]["flipped_accuracy"],
     }
-
-
-def draw_scored(n_rows: int, n_scored: int | None, seed: int) -> np.ndarray:
-    """Rows of D*, in its order: all, or a random part."""
-    if n_scored is None or n_scored >= n_rows:
-        return np.arange(n_rows)
-    return np.sort(np.random.default_rng([seed, 21]).permutation(n_rows)[:n_scored])
 
 
 def read_path(run: Run) -> dict[str, np.ndarray]:

@@ -11,10 +11,12 @@ from bedkd.evaluation.sides import Truth
 from bedkd.method.mepd import (
     AUTO_LEVEL,
     MIN_CLEAN,
+    clean_mepd,
+    count_calibration,
     find_lean,
     flag_poisoned,
     mepd,
-    p_values,
+    score_path,
     select_poison_few,
 )
 from bedkd.runs.folders import Run
@@ -31,14 +33,16 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     victim = np.load(run.folder("victim") / "train_probabilities.npy")
     path = read_path(run)
     started = time.perf_counter()
-    scores = score_rows(path, train.label.to_numpy(), victim, is_auto=c.gamma == "auto")
+    scores = score_path(path, train.label.to_numpy(), victim, is_auto=c.gamma == "auto")
     deciding = scores[scores.columns[-1]].to_numpy()
     few = select_poison_few(train, deciding, victim, c, seed=run.config.seed)
     found = {}
     if c.gamma == "auto":
         is_agreed = victim.argmax(axis=1) == train.label.to_numpy()
         lean = find_lean(deciding, train.label.to_numpy(), is_agreed, victim.shape[1])
-        found = {f"lean_{name}": value for name, value in vars(lean).items()}
+        names = ("label", "share", "others", "chance", "is_suspicious")
+        found = {f"lean_{name}": getattr(lean, name) for name in names}
+        warn_of_few(count_calibration(path))
         clean_mepd(path).to_parquet(folder / "clean.parquet")
     seconds = time.perf_counter() - started
     scores.to_parquet(folder / "train.parquet")
@@ -49,32 +53,13 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     return {"seconds": seconds} | found
 
 
-def score_rows(path: dict, labels: np.ndarray, victim: np.ndarray, *, is_auto: bool):
-    """Columns mepd and, if `is_auto`, p, of all rows of D*."""
-    rows = path["rows"]
-    scores = mepd(victim[rows], path["train"])  # [F, R, n]
-    columns = {"mepd": scores.mean(axis=(0, 1))}
-    if is_auto:
-        warn_of_few(path)
-        moved = mepd(path["victim"], path["clean"])
-        columns["p"] = p_values(scores, labels[rows], moved, path["label"], path["fold"])
-    return pd.DataFrame(columns, index=rows).reindex(range(len(labels)))
-
-
-def warn_of_few(path: dict) -> None:
+def warn_of_few(n_rows: int) -> None:
     """Say it where nothing can be flagged: `lean_is_suspicious: false` would mean another thing."""
-    fewest = pd.Series(1, [path["fold"], path["label"]]).groupby(level=[0, 1]).sum().min()
-    if fewest < MIN_CLEAN:
+    if n_rows < MIN_CLEAN:
         print(
-            f"mepd.gamma: auto has {fewest} clean rows of a class and fold, and flags nothing with "
+            f"mepd.gamma: auto has {n_rows} clean rows of a class and fold, and flags nothing with "
             f"fewer than {MIN_CLEAN}: raise dmm.n_clean_per_class"
         )
-
-
-def clean_mepd(path: dict) -> pd.DataFrame:
-    """Label and mean MEPD of D_c^few's rows, each under the DMM that did not see it."""
-    moved = mepd(path["victim"], path["clean"]).mean(axis=0)
-    return pd.DataFrame({"label": path["label"], "mepd": moved})
 
 
 def score_tests(run: Run) -> pd.DataFrame:
