@@ -35,3 +35,12 @@ class OwnModules:
 
 
 sys.meta_path.insert(0, OwnModules)
+
+
+def __getattr__(name):
+    """`bedkd.purify`; torch and transformers are not loaded before it is asked for."""
+    if name == "purify":
+        from bedkd.purification.purify import purify
+
+        return purify
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Bring your own model: is it backdoored, and can I have a clean one."""
