@@ -26,6 +26,15 @@ CELLS: list[Cell] = [
     *((toy, attack, 4, 0.05) for toy in TOYS for attack in ATTACKS),
     *((toy, "badwords", 6, 0.01) for toy in TOYS),
 ]
+# with `profile="survey"`: real data, a small encoder
+REAL_CELLS: list[Cell] = [
+    ("sst2", "none", 0, 0.0),
+    ("sst2", "synbkd", 0, 0.2),
+    ("sst2", "badwords", 0, 0.2),
+    ("sst2", "addsent", 0, 0.2),
+    ("olid", "none", 0, 0.0),
+    ("olid", "badwords", 0, 0.1),
+]
 
 
 def open_cell(cell: Cell, profile: str = "quick") -> Run:
