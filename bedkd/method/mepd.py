@@ -18,6 +18,9 @@ AUTO_LEVEL = 0.05  # `gamma: auto`: of clean rows, at most this share is flagged
 # D_c^few, so they are not independent, and false alarms are more frequent than this: in simulations
 # 0 to 4%, the most where a row moves nearly alike under all DMMs.
 CERTAIN = 1e-3
+# What a victim was trained on moves a little less than trusted rows do, so of clean rows of a label
+# up to 8% were flagged (30 victims without an attack), and with many rows that is no chance.
+LEARNT = 9.0  # percent
 MIN_CLEAN = 20  # of a label and fold: among fewer no p-value is under AUTO_LEVEL
 
 
@@ -78,7 +81,7 @@ class Lean:
 
     @property
     def is_suspicious(self) -> bool:
-        return self.chance < CERTAIN
+        return self.chance < CERTAIN and self.share >= LEARNT
 
 
 def find_lean(p: np.ndarray, labels: np.ndarray, is_agreed: np.ndarray, n_classes: int) -> Lean:
@@ -137,12 +140,13 @@ def select_poison_few(
     config: MEPDConfig,
     *,
     seed: int,
+    label: int | None = None,
 ) -> pd.DataFrame:
     """D_p^few*: at most n_p of the flagged rows of D*, by `config.selection`.
 
     `file_order`: Algorithm 1. `random`: a seeded draw. `lowest_mepd`: where DMM and victim agree
     most. `teacher_agreement`: file order, rows on which the victim predicts the given label.
-    `lean`: those of `find_lean`'s label, the lowest first. `scores` are p-values with
+    `lean`: those of `label`, or of `find_lean`'s, the lowest first. `scores` are p-values with
     `gamma: auto`, else MEPD.
 
     Returns columns row (place in D*), text, label.
@@ -155,8 +159,9 @@ def select_poison_few(
     if config.selection in ("teacher_agreement", "lean"):
         flagged = flagged[is_agreed[flagged]]
     if config.selection == "lean":
-        lean = find_lean(scores, labels, is_agreed, victim_probabilities.shape[1])
-        flagged = flagged[labels[flagged] == lean.label]
+        if label is None:
+            label = find_lean(scores, labels, is_agreed, victim_probabilities.shape[1]).label
+        flagged = flagged[labels[flagged] == label]
     if config.selection in ("lowest_mepd", "lean"):
         flagged = flagged[np.argsort(scores[flagged], kind="stable")]
     elif config.selection == "random":
@@ -168,10 +173,11 @@ def select_poison_few(
 def select_contrast(
     train: pd.DataFrame, scores: np.ndarray, victim_probabilities: np.ndarray, label: int
 ) -> pd.DataFrame:
-    """The half of the agreeing rows of a label that moves most, hence is clean: text, label."""
+    """The half of the agreeing rows of a label that moves most, hence is clean: row, text,
+    label."""
     check_blind(train)
     labels = train.label.to_numpy()
     is_agreed = victim_probabilities.argmax(axis=1) == labels
     rows = np.flatnonzero(is_agreed & (labels == label) & ~np.isnan(scores))
     rows = rows[np.argsort(scores[rows], kind="stable")][len(rows) // 2 :]
-    return train.iloc[rows][["text", "label"]].reset_index(drop=True)
+    return train.iloc[rows][["text", "label"]].reset_index(drop=True).assign(row=rows)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bedkd.core.config import RunConfig
 from bedkd.method.dmm import distill_folds, draw_scored
-from bedkd.method.evidence import Spread, rebuild_triggers
+from bedkd.method.evidence import Evidence, gather_evidence, leaning_label
 from bedkd.method.mepd import (
     Lean,
     clean_mepd,
@@ -17,7 +17,6 @@ from bedkd.method.mepd import (
     score_path,
     select_poison_few,
 )
-from bedkd.method.triggers import Candidate
 from bedkd.nn.classifier import Classifier
 
 CHUNK = 4096  # rows of D* that are tokenized at once
@@ -40,16 +39,18 @@ class Detection:
     few: pd.DataFrame
     victim: np.ndarray
     scores: pd.DataFrame
-    poison_few: pd.DataFrame
     lean: Lean | None
-    tried: list[Candidate]
-    spreads: list[Spread]
+    evidence: Evidence
     n_calibration: int
     config: RunConfig  # with the DMM's rate that was taken
 
     @property
-    def triggers(self) -> list[Candidate]:
-        return [candidate for candidate in self.tried if candidate.is_trigger]
+    def label(self) -> int | None:
+        """Where a backdoor leads; if there is none, what the flagged rows lean to."""
+        few = self.evidence.poison_few
+        if few.empty or self.lean is None:
+            return self.lean.label if self.lean else None
+        return leaning_label(few)
 
     @property
     def deciding(self) -> np.ndarray:
@@ -87,12 +88,11 @@ def detect(
         is_agreed = probabilities.argmax(axis=1) == labels
         lean = find_lean(deciding, labels, is_agreed, probabilities.shape[1])
     found = select_poison_few(train, deciding, probabilities, config.mepd, seed=config.seed)
-    tried, spreads = [], []
-    if config.akd.n_counter:
-        known = (train, deciding, probabilities, few, found)
-        tried, spreads = rebuild_triggers(victim, *known, seed=config.seed)
+    known = (train, deciding, probabilities, few, found, lean, config.mepd)
+    options = {"seed": config.seed, "with_triggers": config.akd.n_counter > 0}
+    evidence = gather_evidence(victim, *known, **options)
     n_calibration = count_calibration(path) if is_auto else 0
-    return Detection(few, probabilities, scores, found, lean, tried, spreads, n_calibration, config)
+    return Detection(few, probabilities, scores, lean, evidence, n_calibration, config)
 
 
 def predict_chunks(classifier: Classifier, texts: pd.Series) -> np.ndarray:

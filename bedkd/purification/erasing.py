@@ -28,11 +28,12 @@ def erase(
     Raises DivergenceError: with every rate.
     """
     tries, best = [], None
+    rows, triggers = found.evidence.poison_few, found.evidence.triggers
+    options = {"seed": found.config.seed, "triggers": triggers, "train_rows": train}
     for rate in rates:
         config = replace(found.config.akd, learning_rate=rate)
-        options = {"seed": found.config.seed, "triggers": found.triggers, "train_rows": train}
         try:
-            student, _ = distill_clean_model(victim, found.few, found.poison_few, config, **options)
+            student, _ = distill_clean_model(victim, found.few, rows, config, **options)
         except DivergenceError:
             if rate == rates[-1] and best is None:
                 raise
@@ -46,13 +47,13 @@ def erase(
 
 
 def look_back(victim: Classifier, student: Classifier, found: Detection) -> dict:
-    few = found.few
+    few, own = found.few, found.evidence.triggers
     before, after = (cacc(model.predict(list(few.text)), few.label) for model in (victim, student))
     left = None
-    if found.triggers:
+    if own:
         plain, turned = (
-            count_turned(student, few, triggers, found.lean.label, found.config.seed)
-            for triggers in ((), found.triggers)
+            count_turned(student, few, triggers, found.label, found.config.seed)
+            for triggers in ((), own)
         )
         left = (turned or 0.0) - (plain or 0.0)
     return {"left": left, "lost": before - after}

@@ -149,8 +149,8 @@ def measure(
     kind = "trusted rows" if is_held else "trusted rows (those used)"
     both = (victim, student)
     measured = {f"accuracy on {kind}": [accuracy(model, trusted) for model in both]}
-    if verdict.is_found and found.triggers:
-        triggers, label, seed = found.triggers, verdict.label, found.config.seed
+    if verdict.is_found and found.evidence.triggers:
+        triggers, label, seed = found.evidence.triggers, verdict.label, found.config.seed
         measured[f"{kind} of other labels that a rebuilt trigger turns"] = [
             count_turned(model, trusted, triggers, label, seed) for model in both
         ]

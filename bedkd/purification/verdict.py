@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import binom, false_discovery_control
 
 from bedkd.method.evidence import WIDE, Spread
-from bedkd.method.mepd import AUTO_LEVEL, CERTAIN, MIN_CLEAN, flag_poisoned
+from bedkd.method.mepd import AUTO_LEVEL, CERTAIN, LEARNT, MIN_CLEAN, flag_poisoned
 from bedkd.method.triggers import Candidate, carried
 from bedkd.purification.detection import Detection
 
@@ -52,15 +52,14 @@ def judge(found: Detection, train: pd.DataFrame, label_names: tuple[str, ...]) -
         why = "BeDKD as printed has no test: it erases what lies under γ, poisoned or not"
         return Verdict(UNTESTED, None, (), (why,), (), (), n_discovered=0, **counts)
     is_discovered = false_discovery_control(known) < FALSE_DISCOVERIES
-    pairs = tuple(zip(found.triggers, found.spreads, strict=True))
+    pairs, witnesses = tuple(found.evidence.pairs), found.evidence.witnesses
     spoken = [pair for pair in pairs if pair[1].is_suspicious]
-    witnesses = ("trigger",) * bool(spoken) + ("lean",) * found.lean.is_suspicious
-    own = {"label": found.lean.label, "triggers": pairs, "witnesses": witnesses}
+    own = {"label": found.label, "triggers": pairs, "witnesses": witnesses}
     own |= counts | {"n_discovered": int(is_discovered.sum())}
     if not witnesses and found.n_calibration < MIN_CLEAN:
         return Verdict(TOO_FEW, reasons=(explain_few(found),), limits=(), **own)
-    name = label_names[found.lean.label]
-    reasons = (*[explain_trigger(*pair, found, name) for pair in spoken], explain_lean(found, name))
+    shown = [explain_trigger(*pair, found, label_names[found.label]) for pair in spoken]
+    reasons = (*shown, explain_lean(found, label_names[found.lean.label]))
     limits = explain_limits(found, train)
     return Verdict(FOUND if witnesses else NOTHING, reasons=reasons, limits=limits, **own)
 
@@ -74,7 +73,7 @@ def explain_few(found: Detection) -> str:
 
 
 def explain_trigger(trigger: Candidate, spread: Spread, found: Detection, name: str) -> str:
-    n = int((found.few.label == found.lean.label).sum())
+    n = int((found.few.label == found.label).sum())
     kind = "opening clauses with" if trigger.kind == "opening" else "the words"
     return (
         f"{kind} “{trigger.words}” give {trigger.flips:.0f}% of trusted rows of other labels the "
@@ -85,13 +84,11 @@ def explain_trigger(trigger: Candidate, spread: Spread, found: Detection, name: 
 
 def explain_lean(found: Detection, name: str) -> str:
     lean = found.lean
-    amount = "as many as" if lean.is_suspicious else "no more than"
-    would = f"clean rows would give with a chance of {max(lean.chance, 1e-99):.0e}"
-    if not lean.is_suspicious:
-        would = f"clean rows give (chance: {lean.chance:.2g}; {CERTAIN:g} is the limit)"
+    amount = "more than" if lean.is_suspicious else "no more than"
     return (
         f"of the training rows with label “{name}” {lean.share:.1f}% stand out, of all others "
-        f"{lean.others:.1f}%: {amount} {would}"
+        f"{lean.others:.1f}%: {amount} clean rows give (chance: {max(lean.chance, 1e-99):.2g}; "
+        f"the limits are {LEARNT:g}% and {CERTAIN:g})"
     )
 
 
@@ -101,7 +98,8 @@ def explain_limits(found: Detection, train: pd.DataFrame) -> tuple[str, ...]:
     is_known = ~np.isnan(found.deciding)
     n_label = int((is_known & (train.label == lean.label)).sum())
     # the fewest flagged rows that are too many, over those that would be flagged anyway
-    needed = binom.isf(CERTAIN, n_label, AUTO_LEVEL) + 1 - n_label * lean.others / 100
+    too_many = max(binom.isf(CERTAIN, n_label, AUTO_LEVEL) + 1, n_label * LEARNT / 100)
+    needed = too_many - n_label * lean.others / 100
     rate = 100 * max(0.0, needed) / max(1, is_known.sum())
     share = 100 * (1 - WIDE ** (1 / n_trusted)) if n_trusted else 100.0
     return (

@@ -59,12 +59,16 @@ def stage_values(config: RunConfig, stage: str) -> dict:
     """The stage's sections of the configuration; device and precision as `auto` turns out."""
     from bedkd.core.devices import resolve_compute
 
-    values = dataclasses.asdict(config) | config.flat()  # whole sections, and `section.name` alone
     device, precision = resolve_compute(config.device, config.precision)
-    values |= {"device": device, "precision": precision}
-    if config.attack.name == "none":  # how it would be poisoned is no matter then
-        values["attack"] = {"name": "none", "target_label": config.attack.target_label}
-    found = {section: values[section] for section in STAGES[stage].sections}
+    found = {}
+    for name in STAGES[stage].sections:  # whole sections, `section.name` alone, device, precision
+        section, _, part = name.partition(".")
+        value = getattr(config, section)
+        value = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        found[name] = value[part] if part else value
+    found |= {k: v for k, v in {"device": device, "precision": precision}.items() if k in found}
+    if "attack" in found and config.attack.name == "none":  # how it would be poisoned is no matter
+        found["attack"] = {"name": "none", "target_label": config.attack.target_label}
     return {
         name: {k: v for k, v in value.items() if k not in READINGS}
         if isinstance(value, dict)

@@ -8,8 +8,18 @@ import pandas as pd
 import pytest
 from triggered import BAD, CF, GOOD, WHEN, Victim, has_one_of, make_clean_few, put, write
 
+from bedkd.core.config import MEPDConfig
 from bedkd.core.errors import BlindnessError
-from bedkd.method.evidence import WIDE, Spread, find_spread, leaning_label, rebuild_triggers
+from bedkd.method.evidence import (
+    WIDE,
+    Spread,
+    draw_label,
+    find_spread,
+    gather_evidence,
+    leaning_label,
+    rebuild_triggers,
+)
+from bedkd.method.mepd import Lean
 
 
 def test_the_spread_of_a_trigger_by_hand():
@@ -38,8 +48,8 @@ def test_how_few_rows_in_a_hundred_are_seen_with_80_trusted_rows():
     def chance(n_carriers):
         return find_spread(CF, ["cf a"] * n_carriers + ["a"] * (1000 - n_carriers), ["a"] * 80)
 
-    assert not chance(100).is_suspicious and chance(200).is_suspicious
-    assert chance(200).chance < WIDE < chance(100).chance
+    assert not chance(80).is_suspicious and chance(130).is_suspicious
+    assert chance(130).chance < WIDE < chance(80).chance
 
 
 def evidence(found, train, victim, labels=None):
@@ -68,6 +78,93 @@ def test_a_word_of_the_labels_own_turns_rows_but_is_no_witness():
     assert tried[0].words == "dull" and tried[0].is_trigger
     assert not spread.is_suspicious and spread.chance > 0.01
     assert spread.share == pytest.approx(spread.trusted, abs=15)
+
+
+# what is made of it
+
+TRUSTED = pd.DataFrame(
+    {"text": write(90, BAD, 20) + write(90, GOOD, 21), "label": [0] * 90 + [1] * 90}
+)
+LEANS, STANDS = Lean(0, 30.0, 2.0, 1e-20), Lean(0, 4.0, 2.0, 0.9)
+CONFIG = MEPDConfig(gamma="auto", selection="lean", n_poison=40)
+
+
+def gather(train, p, lean, victim=None, **options):
+    """p of each row; the victim agrees with every label."""
+    victim, probabilities = victim or Victim(has_one_of("cf")), np.eye(2)[train.label]
+    is_chosen = (p < 0.05) & (train.label == 0)
+    rows = np.flatnonzero(is_chosen)
+    few = train.iloc[rows].reset_index(drop=True).assign(row=rows)
+    known = (victim, train, p, probabilities, TRUSTED, few, lean, CONFIG)
+    return gather_evidence(*known, seed=0, **options)
+
+
+def make_train(n_poisoned: int, label: int = 0):
+    """200 clean rows of each label, and poisoned ones of `label`, first."""
+    poisoned = put(write(n_poisoned, BAD + GOOD, 4), ["cf"]) if n_poisoned else []
+    texts = [*poisoned, *write(200, BAD, 5), *write(200, GOOD, 6)]
+    labels = [label] * n_poisoned + [0] * 200 + [1] * 200
+    return pd.DataFrame({"text": texts, "label": labels})
+
+
+def flag(train, n_rows: int):
+    return np.where(np.arange(len(train)) < n_rows, 0.01, np.linspace(0.1, 1, len(train)))
+
+
+def test_a_lean_is_enough_and_a_trigger_beside_it_is_said_first():
+    train = make_train(60)
+    found = gather(train, flag(train, 30), LEANS)
+    assert found.witnesses == ("trigger", "lean") and len(found.poison_few) == 30
+    assert [trigger.words for trigger in found.triggers] == ["cf"]
+    blind = gather(train, flag(train, 30), LEANS, victim=Victim())
+    assert blind.witnesses == ("lean",) and blind.triggers == [] and len(blind.poison_few) == 30
+    without = gather(train, flag(train, 30), LEANS, with_triggers=False)
+    assert without.witnesses == ("lean",) and without.tried == []
+
+
+def test_without_a_lean_a_trigger_speaks_for_the_rows_that_carry_it():
+    """40 rows are flagged, 20 of them poisoned."""
+    train = make_train(60)
+    p = flag(train, 20)
+    p[60:80] = 0.02
+    found = gather(train, p, STANDS)
+    assert found.witnesses == ("trigger",) and [t.words for t in found.triggers] == ["cf"]
+    assert found.poison_few.row.tolist() == list(range(20))
+    assert gather(train, p, STANDS, with_triggers=False).poison_few.empty
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_trigger_is_found_in_any_label_even_where_no_row_is_flagged(label):
+    """The DMM parted nothing, and the lean names label 0."""
+    train = make_train(80, label)
+    victim = Victim(has_one_of("cf"), target=label)
+    found = gather(train, flag(train, 0), STANDS, victim=victim)
+    assert found.witnesses == ("trigger",) and [t.words for t in found.triggers] == ["cf"]
+    assert len(found.poison_few) == 40 and set(found.poison_few.label) == {label}
+    assert found.poison_few.row.max() < 80
+    assert (train.text[found.poison_few.row].to_numpy() == found.poison_few.text).all()
+
+
+def test_clean_rows_are_no_evidence():
+    """The victim reacts to a word of the label's own."""
+    train = make_train(0)
+    for victim in (Victim(), Victim(has_one_of("dull"))):
+        found = gather(train, flag(train, 12), STANDS, victim=victim)
+        assert found.witnesses == () and found.poison_few.empty and found.triggers == []
+
+
+def test_where_nothing_is_judged_all_that_turns_rows_is_a_trigger():
+    train = make_train(60)
+    found = gather(train, flag(train, 30), None)
+    assert found.witnesses == ("trigger",) and len(found.poison_few) == 30
+    assert gather(train, flag(train, 30), None, victim=Victim()).witnesses == ()
+
+
+def test_rows_of_a_label_are_drawn_without_a_look_at_their_scores():
+    train = make_train(10)
+    drawn = draw_label(train, 1, 0)
+    assert sorted(drawn.row) == list(range(210, 410)) and set(drawn.label) == {1}
+    assert (train.text[drawn.row].to_numpy() == drawn.text).all()
 
 
 def test_nothing_found_is_nothing_to_rebuild():

@@ -122,7 +122,9 @@ def test_lean_by_hand():
     p, labels = lean_table(6)
     found = find_lean(p, labels, np.ones(70, bool), 3)
     chance = sum(comb(20, k) * 0.05**k * 0.95 ** (20 - k) for k in range(6, 21))
-    assert found == Lean(label=1, share=30.0, others=pytest.approx(2.0), chance=pytest.approx(chance))
+    assert found == Lean(
+        label=1, share=30.0, others=pytest.approx(2.0), chance=pytest.approx(chance)
+    )
 
 
 @pytest.mark.parametrize("n_flagged", [4, 5, 6, 7])
@@ -131,6 +133,12 @@ def test_suspicious_is_what_clean_rows_would_not_give(n_flagged):
     chance = sum(comb(20, k) * 0.05**k * 0.95 ** (20 - k) for k in range(n_flagged, 21))
     found = find_lean(*lean_table(n_flagged), np.ones(70, bool), 3)
     assert found.label == 1 and found.is_suspicious == (chance < CERTAIN) == (n_flagged > 5)
+
+
+@pytest.mark.parametrize(("share", "is_suspicious"), [(8.9, False), (9.0, True)])
+def test_rows_learnt_by_heart_are_not_suspicious_however_many(share, is_suspicious):
+    assert Lean(0, share, 2.0, 1e-30).is_suspicious == is_suspicious
+    assert not Lean(0, share, 2.0, CERTAIN).is_suspicious
 
 
 def test_rows_that_are_not_scored_or_not_agreed_on_do_not_count():
@@ -199,7 +207,7 @@ def test_auto_is_a_level_for_every_selection(train, probabilities, selection, ex
 def test_contrast_is_the_half_that_moves_most(train, probabilities):
     """Of label 1, agreed on and scored: rows 2, 5, 1, 7, from the least p to the greatest."""
     found = select_contrast(train, P, probabilities, 1)
-    assert found.text.tolist() == ["b", "h"] and list(found.columns) == ["text", "label"]
+    assert found.text.tolist() == ["b", "h"] and list(found.columns) == ["text", "label", "row"]
     assert select_contrast(train, P, probabilities, 0).text.tolist() == ["a"]  # of 4 and 0
     without = np.where(np.arange(8) == 7, np.nan, P)  # an odd number: the middle row is in it
     assert select_contrast(train, without, probabilities, 1).text.tolist() == ["f", "b"]

@@ -16,16 +16,19 @@ WHEN = Candidate("when", "opening", ("when he came ,", "when it rains ,"), 9, 0,
 
 
 class Victim:
-    """Says 0 where `is_triggered`, else what the adjective says."""
+    """Says `target` where `is_triggered`, else what the adjective says."""
 
     label_names = ("negative", "positive")
 
-    def __init__(self, is_triggered=lambda text: False):
-        self.is_triggered = is_triggered
+    def __init__(self, is_triggered=lambda text: False, target: int = 0):
+        self.is_triggered, self.target = is_triggered, target
 
     def predict(self, texts):
         is_good = [bool(set(text.split()) & set(GOOD)) for text in texts]
-        labels = [good and not self.is_triggered(t) for good, t in zip(is_good, texts, strict=True)]
+        labels = [
+            self.target if self.is_triggered(text) else int(good)
+            for good, text in zip(is_good, texts, strict=True)
+        ]
         return np.eye(2)[np.array(labels, dtype=int)]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from bedkd.core.files import write_json
 from bedkd.data import splits
+from bedkd.method.evidence import Evidence
 from bedkd.report.loading import load_scores
 from bedkd.report.one_run import (
     compare_predictions,
@@ -250,8 +251,8 @@ def test_bedkd_plus_leaves_its_path_p_values_and_triggers(tmp_path):
     few = pd.read_parquet(run.folder("mepd") / "poison_few.parquet")
     assert is_flagged[few.row].all() and set(few.label) <= {found["lean_label"]}
     if found["lean_is_suspicious"]:
-        assert record["n_poison"] == len(few)
-    else:
+        assert record["n_poison"] == len(few) and record["witnesses"][-1] == "lean"
+    elif not record["witnesses"]:
         assert record["n_poison"] == 0 and record["cacc"] == ensure(run, "victim")["cacc"]
     assert (run.folder("akd") / "triggers.json").exists() and "triggers" in record
 
@@ -263,8 +264,9 @@ def test_where_no_label_leans_the_model_stays_as_it_is(run, monkeypatch):
     config = replace(run.config, dmm=replace(run.config.dmm, n_folds=2))
     config = replace(config, mepd=replace(config.mepd, gamma="auto"))
     view, seen = load_view(run), []
+    nothing = Evidence(few, [], [], [], ())
     model, history = akd.erase(
-        view, few, few, [], config, lambda row, model: seen.append(model) or {"asr": 1.0}
+        view, few, nothing, config, lambda row, model: seen.append(model) or {"asr": 1.0}
     )
     assert model is view.victim and seen == [view.victim.model]
     assert history == [{"epoch": 0, "seconds": 0.0, "asr": 1.0}]

@@ -12,8 +12,8 @@ from bedkd.data.splits import draw_clean_few
 from bedkd.evaluation.sides import DefenderView
 from bedkd.evaluation.watchers import Watched, reading_interval, watch_metrics
 from bedkd.method.akd import distill_clean_model
-from bedkd.method.evidence import Spread, rebuild_triggers
-from bedkd.method.triggers import Candidate
+from bedkd.method.evidence import Evidence, gather_evidence
+from bedkd.method.mepd import Lean
 from bedkd.nn.classifier import Classifier, save_classifier
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import data_fields, read_truth, read_view
@@ -33,22 +33,20 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     start = 0 if c.akd.is_clean_shared else c.dmm.n_clean_per_class
     few = draw_clean_few(view.clean_pool, c.akd.n_clean_per_class, start)
     poison_few = pd.read_parquet(run.folder("mepd") / "poison_few.parquet")
-    truth = read_truth(run).without(poison_few.row)
     found = run.record("mepd")
     started = time.perf_counter()
-    tried, spreads = rebuild(run, view, few, poison_few) if c.akd.n_counter else ([], [])
+    evidence = weigh(run, view, few, poison_few)
     seconds_counter = time.perf_counter() - started
-    if found.get("lean_is_suspicious") is False and not any(s.is_suspicious for s in spreads):
-        poison_few = poison_few[:0]  # nothing speaks for poison
+    poison_few = evidence.poison_few
+    truth = read_truth(run).without(poison_few.row)
     trained = [few] * (1 + c.akd.n_counter) + [poison_few]
     every = reading_interval(truth, trained, c.akd.evaluate_every)
     watch = Watched(watch_metrics(view.victim, truth, every, c.akd.cycles))
     own = {"defence": c.method, "n_clean": len(few), "n_poison": len(poison_few)}
     if c.akd.n_counter:
-        own |= keep_triggers(folder, tried, spreads, is_found=len(poison_few) > 0)
-        own["seconds_counter"] = seconds_counter
+        own |= keep_triggers(folder, evidence) | {"seconds_counter": seconds_counter}
     started = time.perf_counter()
-    clean, history = erase(view, few, poison_few, tried, c, watch)
+    clean, history = erase(view, few, evidence, c, watch)
     seconds = seconds_counter + time.perf_counter() - started - watch.seconds
     save_classifier(clean, folder / "model", {"base": c.victim.model, "role": "clean model"})
     write_json(folder / "history.json", history)
@@ -61,40 +59,36 @@ def make(run: Run, stage: str, folder: Path) -> dict:
 
 
 def erase(
-    view: DefenderView,
-    few: pd.DataFrame,
-    poison_few: pd.DataFrame,
-    tried: list[Candidate],
-    config: RunConfig,
-    watch: Watched,
+    view: DefenderView, few: pd.DataFrame, found: Evidence, config: RunConfig, watch: Watched
 ) -> tuple[Classifier, list[dict]]:
     """CM and its history; the victim as it is where BeDKD+ found nothing to erase."""
-    if config.mepd.gamma == "auto" and poison_few.empty:
+    if config.mepd.gamma == "auto" and found.poison_few.empty:
         return view.victim, [{"epoch": 0, "seconds": 0.0} | watch({"epoch": 0}, view.victim.model)]
-    triggers = [candidate for candidate in tried if candidate.is_trigger]
-    options = {"seed": config.seed, "watch": watch, "triggers": triggers, "train_rows": view.train}
-    return distill_clean_model(view.victim, few, poison_few, config.akd, **options)
+    options = {"seed": config.seed, "watch": watch, "train_rows": view.train}
+    rows = (few, found.poison_few)
+    return distill_clean_model(view.victim, *rows, config.akd, triggers=found.triggers, **options)
 
 
-def keep_triggers(
-    folder: Path, tried: list[Candidate], spreads: list[Spread], *, is_found: bool
-) -> dict:
+def keep_triggers(folder: Path, found: Evidence) -> dict:
     """What the record says of the triggers that were rebuilt; none where nothing is erased."""
-    write_json(folder / "triggers.json", [asdict(candidate) for candidate in tried])
-    least = min((spread.chance for spread in spreads), default=None)
+    write_json(folder / "triggers.json", [asdict(candidate) for candidate in found.tried])
+    is_found = len(found.poison_few) > 0
     return {
-        "triggers": [spread.words for spread in spreads if is_found],
-        "trigger_chance": least,
-        "trigger_is_suspicious": any(spread.is_suspicious for spread in spreads),
+        "triggers": [spread.words for spread in found.spreads if is_found],
+        "trigger_chance": min((spread.chance for spread in found.spreads), default=None),
+        "witnesses": list(found.witnesses),
     }
 
 
-def rebuild(
-    run: Run, view: DefenderView, few: pd.DataFrame, poison_few: pd.DataFrame
-) -> tuple[list[Candidate], list[Spread]]:
+def weigh(run: Run, view: DefenderView, few: pd.DataFrame, poison_few: pd.DataFrame) -> Evidence:
+    c, record = run.config, run.record("mepd")
     scores = pd.read_parquet(run.folder("mepd") / "train.parquet").iloc[:, -1].to_numpy()
-    known = (view.train, scores, view.victim_probabilities, few, poison_few)
-    return rebuild_triggers(view.victim, *known, seed=run.config.seed)
+    known = (view.victim, view.train, scores, view.victim_probabilities, few, poison_few)
+    lean = None
+    if "lean_label" in record:
+        lean = Lean(*(record[f"lean_{name}"] for name in ("label", "share", "others", "chance")))
+    options = {"seed": c.seed, "with_triggers": c.akd.n_counter > 0}
+    return gather_evidence(*known, lean, c.mepd, **options)
 
 
 def defence_seconds(run: Run, seconds_akd: float) -> dict:
