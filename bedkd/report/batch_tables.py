@@ -1,15 +1,6 @@
 """All tables of a batch, made from whatever is finished; a cell that is not says so."""
 
-import pandas as pd
-
-from bedkd.report.loading import (
-    Batch,
-    concat,
-    list_sweeps,
-    load_losses,
-    load_records,
-    load_sweep,
-)
+from bedkd.report.loading import Batch, list_sweeps, load_losses, load_records, load_sweep
 from bedkd.report.tables import Table, make_table, select_ablations
 
 OURS = ("bedkd_plus", "bedkd")
@@ -34,14 +25,3 @@ def make_tables(batch: Batch) -> dict[str, Table]:
     for study in (name for name in sweeps if name not in PAPER_SWEEPS):
         rows[f"sweep_{study}"] = load_sweep(batch, study)
     return {name: make_table(name, part) for name, part in rows.items()}
-
-
-def load_points(batch: Batch) -> pd.DataFrame:
-    """Every sweep's points for the sensitivity figure: study, value, attack, seed, asr, cacc."""
-    return concat(
-        load_sweep(batch, study)
-        .assign(study=study)
-        .rename(columns={study: "value"})
-        .astype({"value": str})
-        for study in list_sweeps(batch)
-    )

@@ -15,22 +15,19 @@ from bedkd.core.errors import BedkdError
 from bedkd.data.attacks import BADWORDS
 from bedkd.data.readers import DatasetSpec, get_spec
 from bedkd.data.syntax_rules import rewrite_syntactic
-from bedkd.evaluation.metrics import percent
+from bedkd.evaluation.metrics import far, frr, percent
 from bedkd.method.mepd import AUTO_LEVEL, select_poison_few
 from bedkd.nn.classifier import Classifier
-from bedkd.report.layouts import DEFENCE_NAMES
+from bedkd.report.layouts import name_method
 from bedkd.runs.ensure import ensure
 from bedkd.runs.folders import Run
-from bedkd.runs.keys import READINGS
 from bedkd.runs.profiles import nest
 from bedkd.runs.records import read_record
-from bedkd.runs.sweeps import SWEEPS
 
-KINDS = {"all": "all", "false accepts": "poisoned", "false rejects": "clean"}  # wrong how, and is
+KINDS = ("all", "false accepts", "false rejects")  # a poisoned row that passes, a flagged clean one
 PROBED = 100  # words of a text that are left out, one at a time
 PLACES = {"front": 0, "middle": 0.5, "end": 1}
 SYNTAX = "(its syntax, by rule)"
-METRICS = ("asr", "pacc", "cacc", "lfr_target", "far_train", "frr_train", "poison_few_purity")
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,7 @@ def open_result(root: Path, stage: str, folder: Path) -> Found:
 
 def name_run(run: Run) -> str:
     c = run.config
-    method = DEFENCE_NAMES.get(c.method, c.method)
-    return f"{Path(c.data.name).stem} · {c.attack.name} · {method}"
+    return f"{Path(c.data.name).stem} · {c.attack.name} · {name_method(c.method)}"
 
 
 def need(run: Run, *stages: str) -> None:
@@ -100,7 +96,7 @@ def find_or_make(runs: Sequence[Run]) -> list[Found]:
 
 @dataclass
 class Threshold:
-    """What a threshold on the scores of D* does. Sorted once, so that it answers at once.
+    """What a threshold on the scores of D* does.
 
     train: text, label; truth: is_poisoned, clean_text; scores [N] (NaN: not scored): MEPD, or the
     p-values of `gamma: auto`; probabilities [N, C]: the victim's.
@@ -114,25 +110,17 @@ class Threshold:
     seed: int
 
     def __post_init__(self):
-        order = np.argsort(self.scores, kind="stable")
-        order = order[: np.count_nonzero(~np.isnan(self.scores))]
         self.is_poisoned = self.truth.is_poisoned.to_numpy()
-        kinds = self.is_poisoned[order]
-        self.rows = {"all": order, "poisoned": order[kinds], "clean": order[~kinds]}
-        self.sorted = {kind: self.scores[rows] for kind, rows in self.rows.items()}
-
-    def below(self, kind: str, gamma: float) -> int:
-        return int(np.searchsorted(self.sorted[kind], gamma))
+        self.scored = np.flatnonzero(~np.isnan(self.scores))
 
     def at(self, gamma: float) -> dict:
         """FAR, FRR and purity of D_p^few* (percent; None: no such row), flagged and chosen rows."""
-        n = {kind: len(rows) for kind, rows in self.rows.items()}
-        low = {kind: self.below(kind, gamma) for kind in n}
+        scored = self.scores[self.scored], self.is_poisoned[self.scored], gamma
         few = self.choose(gamma)
         return {
-            "FAR (%)": 100 * (1 - low["poisoned"] / n["poisoned"]) if n["poisoned"] else None,
-            "FRR (%)": 100 * low["clean"] / n["clean"] if n["clean"] else None,
-            "rows flagged": low["all"],
+            "FAR (%)": far(*scored),
+            "FRR (%)": frr(*scored),
+            "rows flagged": int((scored[0] < gamma).sum()),
             "rows chosen": len(few),
             "their purity (%)": percent(self.is_poisoned[few]),
         }
@@ -150,11 +138,12 @@ class Threshold:
     def nearest(self, gamma: float, kind: str, n: int) -> pd.DataFrame:
         """At most n rows nearest the threshold, of one of KINDS: text, label, is_poisoned,
         clean_text, score."""
-        of = KINDS[kind]
-        place = self.below(of, gamma)
-        start, stop = (place if of == "poisoned" else place - n), place + n * (of != "clean")
-        rows = self.rows[of][max(0, start) : stop]
-        rows = rows[np.argsort(np.abs(self.scores[rows] - gamma), kind="stable")][:n]
+        rows = self.scored
+        if kind != "all":
+            is_kind = self.is_poisoned[rows] == (kind == "false accepts")
+            is_wrong = self.is_poisoned[rows] != (self.scores[rows] < gamma)
+            rows = rows[is_kind & is_wrong]
+        rows = rows[np.argsort(np.abs(self.scores[rows] - gamma), kind="stable")[:n]]
         truth = self.truth.iloc[rows][["is_poisoned", "clean_text"]]
         return self.train.iloc[rows].join(truth).assign(score=self.scores[rows])
 
@@ -228,47 +217,3 @@ def insert_trigger(text: str, trigger: str, place: str) -> str:
     words = text.split()
     at = int(PLACES[place] * len(words))
     return " ".join([*words[:at], *trigger.split(), *words[at:]])
-
-
-def find_sweeps(runs: Iterable[Run]) -> dict[str, pd.DataFrame]:
-    """Runs of one cell that differ in one parameter alone, or in those that a sweep sets together,
-    but for their seeds. Label to points, sorted: study, value, attack, seed, run, METRICS."""
-    runs = [run for run in runs if run.record("akd")]
-    flats = [{k: v for k, v in run.config.flat().items() if is_setting(k)} for run in runs]
-    varied = {k for flat in flats for k in flat if flat[k] != flats[0][k]}
-    studies = {name: keys for name, keys in SWEEPS.items() if len(keys) > 1}
-    studies |= {key: (key,) for key in sorted(varied - {"data.name", "attack.name"})}
-    sweeps = {}
-    for name, keys in studies.items():
-        cells: dict[str, list] = {}
-        for run, flat in zip(runs, flats, strict=True):
-            if len({flat[key] for key in keys}) == 1:
-                rest = str([value for key, value in flat.items() if key not in keys])
-                cells.setdefault(rest, []).append((flat[keys[0]], run))
-        for cell in cells.values():
-            points = describe_points(name, cell)
-            if (n := points.value.nunique(dropna=False)) > 1:
-                label = f"{name} · {name_run(cell[0][1])} · {n} values"
-                label += f" ({len(sweeps) + 1})" * (label in sweeps)  # other parameters are others
-                sweeps[label] = points
-    return sweeps
-
-
-def is_setting(key: str) -> bool:
-    """What AKD's result depends on, but for the seed; how often a history is read is no matter."""
-    section, _, name = key.partition(".")
-    return section in ("data", "attack", "victim", "dmm", "mepd", "akd") and name not in READINGS
-
-
-def describe_points(name: str, points: list[tuple[object, Run]]) -> pd.DataFrame:
-    rows = []
-    for value, run in sorted(points, key=lambda point: rank(point[0])):
-        about = {"study": name, "value": value, "attack": run.config.attack.name}
-        metrics = {metric: run.record("akd").get(metric) for metric in METRICS}
-        rows.append(about | {"seed": run.config.seed, "run": run} | metrics)
-    return pd.DataFrame(rows)
-
-
-def rank(value) -> tuple:
-    """Numbers in their order, then None, then words."""
-    return isinstance(value, str), value is None, value or 0

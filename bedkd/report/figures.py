@@ -12,6 +12,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from bedkd.report.layouts import HEADS
+from bedkd.report.show import visible
+
 # Okabe and Ito's colours, told apart by colour-blind readers; line style says the same again
 BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
 SOLID, DASHED = {"color": BLUE, "linestyle": "-"}, {"color": ORANGE, "linestyle": "--"}
@@ -23,7 +26,6 @@ FORGETTING = {
     "asr": LOW | {"label": "ASR"},
     "lfr_target": {"color": "#CC79A7", "linestyle": "-.", "marker": "^", "label": "LFR target"},
 }
-ATTACK_COLOURS = {"badwords": BLUE, "addsent": ORANGE, "synbkd": GREEN, "none": BLACK}
 CLASS_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 TSNE_LOOKS = {
@@ -32,8 +34,11 @@ TSNE_LOOKS = {
 }
 COLUMN = 3.3  # inches: one of two columns in print
 PERCENT = {"ylabel": "%", "ylim": (-3, 103)}
-# a legend right of the axes: curves over the cycles can pass anywhere
+# a legend right of the axes: curves over epochs and cycles can pass anywhere
 BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+ABOVE = {"loc": "outside upper center", "ncols": 4}  # all panels of a figure
+# of the axis, and of the threshold
+SCORES = {"mepd": ("MEPD", "γ"), "p": ("p-value along the path, within the given label", "p")}
 
 
 def set_style() -> None:
@@ -52,6 +57,11 @@ def set_style() -> None:
 
 def new_axes(ax: Axes | None) -> Axes:
     return plt.subplots()[1] if ax is None else ax
+
+
+def plain(text: object) -> str:
+    """A name from data, as matplotlib shows it to the letter: it would read `$…$` as TeX."""
+    return visible(str(text)).replace("$", r"\$")
 
 
 def draw_lines(
@@ -91,20 +101,24 @@ def plot_parting(history: pd.DataFrame, *, gamma: float, ax: Axes | None = None)
     ax = draw_lines(history, "epoch", looks, ax=ax, xlabel="DMM epoch", ylabel="mean MEPD")
     ax.axhline(gamma, color=BLACK, linewidth=0.8, linestyle=":", label=f"γ = {gamma}")
     ax.set_ylim(0, None)
-    ax.legend()
+    ax.legend(**BESIDE)
     return ax
 
 
-def plot_mepd(scores: pd.DataFrame, *, gamma: float, ax: Axes | None = None) -> Axes:
-    """Histogram of MEPD. scores: mepd, is_poisoned (bool). Rows left of γ are flagged."""
+def plot_scores(
+    scores: pd.DataFrame, *, threshold: float, score: str = "mepd", ax: Axes | None = None
+) -> Axes:
+    """Histogram of MEPD, or of the p-values along the DMM's path (`score`: p). scores: `score`,
+    is_poisoned (bool). Rows left of the threshold are flagged."""
     ax = new_axes(ax)
-    bins = np.linspace(0, max(1e-6, scores.mepd.max()), 41)
-    for is_poisoned, rows in scores.groupby("is_poisoned").mepd:
+    label, name = SCORES[score]
+    bins = np.linspace(0, max(1e-6, scores[score].max()), 41)
+    for is_poisoned, rows in scores.groupby("is_poisoned")[score]:
         kind, colour, hatch = ("poisoned", ORANGE, "///") if is_poisoned else ("clean", BLUE, None)
-        label = f"{kind} ({len(rows):,})"
-        ax.hist(rows, bins, color=colour, alpha=0.6, hatch=hatch, label=label)
-    ax.axvline(gamma, color=BLACK, linewidth=0.8, linestyle=":", label=f"γ = {gamma}")
-    ax.set(xlabel="MEPD", ylabel="rows of D*")
+        look = {"color": colour, "alpha": 0.6, "hatch": hatch}
+        ax.hist(rows, bins, label=f"{kind} ({len(rows):,})", **look)
+    ax.axvline(threshold, color=BLACK, linewidth=0.8, linestyle=":", label=f"{name} = {threshold}")
+    ax.set(xlabel=label, ylabel="rows of D*")
     ax.legend()
     return ax
 
@@ -143,59 +157,27 @@ def plot_forgetting(
     return ax
 
 
-def plot_p_values(scores: pd.DataFrame, *, level: float, ax: Axes | None = None) -> Axes:
-    """Histogram of the p-values along the DMM's path. scores: p, is_poisoned. Rows left of `level`
-    are flagged."""
-    renamed = scores[["p", "is_poisoned"]].rename(columns={"p": "mepd"})
-    ax = plot_mepd(renamed, gamma=level, ax=ax)
-    ax.set_xlabel("p-value along the path, within the given label")
-    ax.get_lines()[-1].set_label(f"p = {level}")
-    ax.legend()
-    return ax
-
-
-def plot_cycles_by(history: pd.DataFrame, *, by: str, ax: Axes | None = None) -> Axes:
-    """The same for each value of the column `by`, as in Figure 3: CACC solid, ASR dashed."""
+def plot_cycles_by(
+    history: pd.DataFrame, *, by: str, unit: str = "AKD cycle", ax: Axes | None = None
+) -> Axes:
+    """The same for each value of the column `by`, as in Figure 3: CACC solid, ASR dashed. Where
+    AKD of a seed diverged, the mean is over the others, and the legend says over how many."""
     ax = new_axes(ax)
     values = history[by].unique()
+    seeds = history.assign(seed=history.get("seed")).groupby(by).seed.nunique()
     shades = sns.color_palette("viridis", len(values))  # told apart in grey too
     for value, colour, marker in zip(values, shades, MARKERS, strict=False):
         look = {"color": colour, "marker": marker, "markersize": 2.5}
-        looks = {"cacc": look | {"label": f"{by} = {value}"}}
+        label = f"{HEADS.get(by, by)} = {value}"
+        if seeds[value] < seeds.max():
+            label += f" ({seeds[value]} of {seeds.max()} seeds)"
+        looks = {"cacc": look | {"label": label}}
         looks["asr"] = look | {"linestyle": "--", "label": "_the same"}  # not in the legend
         draw_lines(history[history[by] == value], "epoch", looks, ax=ax)
     for name, style in (("CACC", "-"), ("ASR", "--")):
         ax.plot([], [], style, color=BLACK, label=name)
-    ax.set(xlabel="AKD cycle", **PERCENT)
+    ax.set(xlabel=unit, **PERCENT)
     ax.legend(fontsize="small", **BESIDE)
-    return ax
-
-
-def plot_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """The same over the epochs of fine-tuning. curve: learning_rate, epoch, asr, cacc (percent)."""
-    rates = {"learning rate": curve.learning_rate.map("{:.0e}".format)}
-    ax = plot_cycles_by(curve.assign(**rates), by="learning rate", ax=ax)
-    ax.set_xlabel("epoch")
-    return ax
-
-
-def plot_points(points: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """ASR (dashed) and CACC (solid) at each value of one parameter; mean over seeds.
-
-    points: study (one), value, attack, asr, cacc. Values stand at equal distances, in the order
-    given.
-    """
-    ax = new_axes(ax)
-    places, values = pd.factorize(points.value)
-    for attack, rows in points.assign(place=places).groupby("attack", sort=False):
-        own = {"color": ATTACK_COLOURS.get(attack, BLACK)}
-        names = {name: f"{name.upper()}, {attack}" for name in ("cacc", "asr")}
-        looks = {name: METRICS[name] | own | {"label": label} for name, label in names.items()}
-        draw_lines(rows, "place", looks, ax=ax, xlabel=points.study.iloc[0], **PERCENT)
-    is_long = max(len(str(value)) for value in values) > 5
-    look = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
-    ax.set_xticks(range(len(values)), map(str, values), **look)
-    ax.legend(fontsize="small")
     return ax
 
 
@@ -216,7 +198,7 @@ def plot_tsne(
         for label, rows in points[points.kind == kind].groupby("label"):
             name, colour, marker = "class unknown", BLACK, "X"
             if label >= 0:
-                name = label_names[label] + " (target)" * (label == target_label)
+                name = plain(label_names[label]) + " (target)" * (label == target_label)
                 colour, marker = (cues[label % len(cues)] for cues in (CLASS_COLOURS, MARKERS))
             name = f"{kind}, {name}"
             ax.scatter(rows.x, rows.y, color=colour, marker=marker, label=name, **look)
@@ -226,34 +208,32 @@ def plot_tsne(
 
 
 def draw_panels(
-    panels: list[tuple[str, pd.DataFrame]],
-    plot: Callable[..., Axes],
+    panels: list[tuple[str, Callable[..., Axes]]],
     n_columns: int,
     *,
-    legend: dict,
+    size: tuple[float, float] = (COLUMN * 0.75, COLUMN * 0.7),
+    legend: dict | None = None,
     **shared,
 ) -> plt.Figure:
-    """`plot(rows, ax=...)` for each (title, rows), in panels with one legend for all."""
+    """Panels of (title, plot), each drawn by `plot(ax=...)`, with one legend for all. `size`: of
+    a panel, in inches."""
     n_rows = -(-len(panels) // n_columns)
-    size = (COLUMN * 0.75 * n_columns, COLUMN * 0.7 * n_rows + 0.4)  # 0.4: the legend's
-    figure, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, **shared)
+    look = {"squeeze": False, "layout": "constrained"} | shared
+    # 4: a legend's width, 0.4: its height
+    figsize = (max(4, size[0] * n_columns), size[1] * n_rows + 0.4)
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=figsize, **look)
     labelled = {}
-    for ax, (title, rows) in zip(axes.flat, panels, strict=False):
-        plot(rows, ax=ax).set_title(title)
+    for ax, (title, plot) in zip(axes.flat, panels, strict=False):
+        plot(ax=ax).set_title(plain(title))
         labelled |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        ax.get_legend().remove()
+        if own := ax.get_legend():
+            own.remove()
         ax.yaxis.label.set_visible(ax.get_subplotspec().is_first_col())
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
-    figure.legend(labelled.values(), labelled.keys(), **legend)
+    if labelled:
+        figure.legend(labelled.values(), labelled.keys(), **(legend or ABOVE))
     return figure
-
-
-def plot_studies(points: pd.DataFrame) -> plt.Figure:
-    """`plot_points` in one panel for each study."""
-    panels = [("", rows) for _, rows in points.groupby("study", sort=False)]
-    legend = {"loc": "outside upper center", "ncols": 3}
-    return draw_panels(panels, plot_points, min(3, len(panels)), legend=legend, sharey=True)
 
 
 def plot_tsne_grid(
@@ -262,24 +242,24 @@ def plot_tsne_grid(
     """Figure 5: `plot_tsne` before (top) and after, a column for each attack; with one attack side
     by side. points, of one data set: also attack, model (`before`, `after`)."""
     attacks = points.attack.unique()
-    panels = [
-        (f"{attack}, {model}", points[(points.model == model) & (points.attack == attack)])
-        for model, attack in itertools.product(("before", "after"), attacks)
-    ]
-    plot = partial(plot_tsne, label_names=label_names, target_label=target_label)
+    names = {"label_names": label_names, "target_label": target_label}
+    panels = []
+    for model, attack in itertools.product(("before", "after"), attacks):
+        rows = points[(points.model == model) & (points.attack == attack)]
+        panels.append((f"{attack}, {model}", partial(plot_tsne, rows, **names)))
     legend = {"loc": "outside lower center", "ncols": 2, "fontsize": "small", "markerscale": 1.5}
-    return draw_panels(panels, plot, max(2, len(attacks)), legend=legend)
+    return draw_panels(panels, max(2, len(attacks)), legend=legend)
 
 
 def plot_grid(rows: pd.DataFrame, plot: Callable[..., Axes]) -> plt.Figure:
     """`plot(part, ax=...)` in one panel for each dataset (down) and attack (across) of `rows`."""
     attacks = rows.attack.unique()
-    panels = [
-        (f"{dataset}, {attack}", rows[(rows.dataset == dataset) & (rows.attack == attack)])
-        for dataset, attack in itertools.product(rows.dataset.unique(), attacks)
-    ]
-    legend = {"loc": "outside upper center", "ncols": max(2, len(attacks) * 2)}
-    figure = draw_panels(panels, plot, len(attacks), legend=legend, sharex=True, sharey=True)
+    panels = []
+    for dataset, attack in itertools.product(rows.dataset.unique(), attacks):
+        part = rows[(rows.dataset == dataset) & (rows.attack == attack)]
+        panels.append((f"{dataset}, {attack}", partial(plot, part)))
+    legend = ABOVE | {"ncols": max(2, len(attacks) * 2)}
+    figure = draw_panels(panels, len(attacks), legend=legend, sharex=True, sharey=True)
     for ax in figure.axes:
         ax.label_outer()
     return figure

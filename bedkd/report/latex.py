@@ -15,6 +15,8 @@ ESCAPES = str.maketrans(
         "~": r"$\sim$",
         "–": "--",
         "γ": r"$\gamma$",
+        "α": r"$\alpha$",
+        "λ": r"$\lambda$",
         "Δ": r"$\Delta$",
     }
 )

@@ -54,7 +54,12 @@ NAMES = {
     },
     "loss": LOSS_NAMES,
 }
-HEADS = {"n_clean": "n_c", "n_poison": "n_p"}
+# of parameters and other fields, as the paper has them
+HEADS = {
+    **{"n_clean": "n_c", "n_poison": "n_p", "gamma": "γ", "alpha": "α", "lambda": "λ"},
+    **{"temperature_dmm": "T of DMM", "temperature_akd": "T of AKD"},
+    **{"cycles": "AKD cycles", "epochs_dmm": "DMM epochs"},
+}
 BY_ATTACK = ("attack", "metric")
 BY_DEFENCE = ("defence", "metric")
 ALONE = ("metric",)
@@ -115,9 +120,14 @@ def find_layout(table: str) -> Layout:
     if table in LAYOUTS:
         return LAYOUTS[table]
     study = table.removeprefix("sweep_")
-    return Layout(f"ASR and CACC (%) of BeDKD by {study}", ("dataset", study), BY_ATTACK)
+    return Layout(f"ASR and CACC (%) of BeDKD by {head_of(study)}", ("dataset", study), BY_ATTACK)
 
 
 def head_of(field: str) -> str:
-    """What stands over a field: `n_c`, `Dataset`, `Poison rate`."""
-    return HEADS.get(field, field.replace("_", " ").capitalize())
+    """What stands over a field: `n_c`, `Dataset`, `Poison rate`, `akd.weight_decay`."""
+    return HEADS.get(field, field if "." in field else field.replace("_", " ").capitalize())
+
+
+def name_method(defence: str) -> str:
+    """`BeDKD+`, or with one part of it, `BeDKD, counter-poison alone`."""
+    return (ABLATION_NAMES | DEFENCE_NAMES).get(defence, defence)

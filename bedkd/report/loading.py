@@ -201,13 +201,8 @@ def read_cycles(run: Run) -> pd.DataFrame:
     return pd.DataFrame(history).assign(**name_cell(run), **never)
 
 
-def load_sweep_cycles(batch: Batch, study: str) -> pd.DataFrame:
-    """The same for each finished point of a sweep; the value stands in the column `study`."""
-    return load_point_cycles(list_points(batch, study), study)
-
-
 def load_point_cycles(points: Iterable[tuple[object, Run]], study: str) -> pd.DataFrame:
-    """The same for the points of one cell: see `load_cycles`."""
+    """The same for each finished point of a sweep; the value stands in the column `study`."""
     done = [(value, run) for value, run in points if run.record("akd")]
     return concat(read_cycles(run).assign(**{study: value}) for value, run in done)
 

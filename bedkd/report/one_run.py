@@ -12,9 +12,9 @@ from bedkd.defences.interface import EquippedView
 from bedkd.defences.language.word_scores import leave_one_out
 from bedkd.evaluation.metrics import percent
 from bedkd.evaluation.watchers import watch_metrics
-from bedkd.method.triggers import MIN_FLIPS
 from bedkd.method.dmm import reading_epochs
 from bedkd.method.mepd import mepd, select_poison_few
+from bedkd.method.triggers import MIN_FLIPS
 from bedkd.report.layouts import ABLATION_NAMES, DEFENCE_NAMES
 from bedkd.report.loading import load_scores
 from bedkd.runs.ensure import ensure, load_truth, load_view
@@ -25,10 +25,7 @@ from bedkd.runs.stages.language import read_language
 
 COSTS = ("seconds", "seconds_inference", "peak_memory_mb", "device", "precision", "threads")
 HEADS = {"asr": "ASR", "cacc": "CACC", "pacc": "PACC", "lfr_target": "LFR target"}
-POINT_HEADS = {
-    **{name: HEADS[name] for name in ("asr", "pacc", "cacc")},
-    **{"far_train": "FAR", "frr_train": "FRR", "poison_few_purity": "purity", "seconds": "seconds"},
-}
+TRIED = ["kind", "words", "example", "n_pieces", "n_found", "n_clean", "flips", "is_trigger"]
 SELECTIONS = ("file_order", "random", "lowest_mepd", "teacher_agreement")
 
 
@@ -92,15 +89,16 @@ def load_triggers(run: Run) -> pd.DataFrame:
     """What counter-poison tried out: piece (one of `n_pieces`), found and clean rows that have it,
     clean rows of other labels that it turns (percent), and whether it counts as a trigger."""
     ensure(run, "akd")
-    tried = json.loads((run.folder("akd") / "triggers.json").read_text())
-    columns = ["kind", "words", "example", "n_pieces", "n_found", "n_clean", "flips", "is_trigger"]
-    rows = [
-        t
-        | {"example": t["pieces"][0], "n_pieces": len(t["pieces"])}
-        | {"is_trigger": t["flips"] >= MIN_FLIPS}
-        for t in tried
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    tried = pd.DataFrame(
+        json.loads((run.folder("akd") / "triggers.json").read_text()),
+        columns=["kind", "words", "pieces", "n_found", "n_clean", "flips"],
+    )
+    about = {
+        "example": tried.pieces.str[0],
+        "n_pieces": tried.pieces.str.len(),
+        "is_trigger": tried.flips >= MIN_FLIPS,
+    }
+    return tried.assign(**about)[TRIED]
 
 
 def compare_records(records: dict[str, dict]) -> pd.DataFrame:
@@ -129,10 +127,8 @@ def compare_predictions(runs: dict[str, Run], n: int) -> pd.DataFrame:
     some = truth.test_clean if some.empty else some
     some = some.sample(min(n, len(some)), random_state=seed)
     table = {"text": some.text.to_numpy(), "true": names[some.label]}
-    for column, run, stage in [
-        ("victim", first, "victim"),
-        *((k, r, "akd") for k, r in runs.items()),
-    ]:
+    models = {"victim": (first, "victim")} | {name: (run, "akd") for name, run in runs.items()}
+    for column, (run, stage) in models.items():
         ensure(run, stage)
         predicted = read_model(run, stage).predict(list(some.text)).argmax(axis=1)
         table[column] = names[predicted]
@@ -149,19 +145,6 @@ def compare_parts(run: Run, beyond: dict[str, Run]) -> pd.DataFrame:
         for key, name in names.items()
     }
     return compare_records(records)
-
-
-def describe_points(points: list[tuple[object, Run]]) -> pd.DataFrame:
-    """A row for each point of a sweep: method, value, ASR and CACC of the victim and of the clean
-    model, and how MEPD did (percent). Where AKD diverged the victim's stand alone."""
-    rows = []
-    for value, run in points:
-        victim, clean = (run.record(stage) or {} for stage in ("victim", "akd"))
-        method = run.config.method
-        row = {"method": DEFENCE_NAMES.get(method, method), "value": str(value)}
-        row |= {f"{HEADS[name]} before": victim.get(name) for name in ("asr", "cacc")}
-        rows.append(row | {head: clean.get(name) for name, head in POINT_HEADS.items()})
-    return pd.DataFrame(rows)
 
 
 def list_facts(victim: dict, defences: list[dict]) -> list[str]:
@@ -206,7 +189,7 @@ TAKEN_OUT = {"onion": taken_by_onion, "imbert": taken_by_imbert}
 
 
 def finetune_curve(run: Run, learning_rates: list[float]) -> pd.DataFrame:
-    """ASR and CACC after each epoch of fine-tuning: learning_rate, epoch, asr, cacc."""
+    """ASR and CACC after each epoch of fine-tuning: learning rate (a text), epoch, asr, cacc."""
     view, truth, c = load_view(run), load_truth(run), run.config
     equipped = EquippedView(**vars(view))
     watch = watch_metrics(view.victim, truth, 1, c.finetune.epochs)
@@ -214,7 +197,7 @@ def finetune_curve(run: Run, learning_rates: list[float]) -> pd.DataFrame:
     for rate in learning_rates:
         config = replace(c.finetune, learning_rate=rate)
         defended = finetune.defend(equipped, config, seed=c.seed, watch=watch)
-        parts.append(pd.DataFrame(defended.history).assign(learning_rate=rate))
+        parts.append(pd.DataFrame(defended.history).assign(**{"learning rate": f"{rate:.0e}"}))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -1,12 +1,15 @@
 """The first screen of the report, does it work: one sentence and one picture."""
 
+from functools import partial
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bedkd.report.figures import BLACK, BLUE, GREEN, ORANGE, new_axes
+from bedkd.report.figures import BLACK, BLUE, GREEN, ORANGE, draw_panels, new_axes
 from bedkd.report.layouts import DEFENCE_NAMES, NAMES
+from bedkd.report.show import format_fact
 from bedkd.report.table_cells import make_cells
 
 NEVER = "never_poisoned"
@@ -21,7 +24,7 @@ PANELS = {
     "cacc": "CACC (%): accuracy without it",
 }
 CELL = ["dataset", "attack"]
-WIDTH, HEAD, ROW = 9.6, 0.8, 0.27  # inches: of the figure, of its titles and axes, of a cell
+WIDTH, HEAD, ROW = 9.6, 0.4, 0.27  # inches: of the figure, of its titles and axes, of a cell
 
 
 def compare_cells(records: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +59,7 @@ def describe_verdict(cells: pd.DataFrame) -> str:
     asr, pacc, cacc = (describe_change(means, metric, ours) for metric in PANELS)
     text = f"{DEFENCE_NAMES[ours]} takes the mean ASR {asr}, PACC {pacc} and CACC {cacc}"
     if ours != "bedkd":
-        printed = (f"{name.upper()} {show(means.bedkd[name])}" for name in PANELS)
+        printed = (f"{name.upper()} {format_fact(name, means.bedkd[name])}" for name in PANELS)
         text += f"; BeDKD as printed: {', '.join(printed)}"
     return f"{text}."
 
@@ -65,12 +68,8 @@ def describe_change(means: pd.DataFrame, metric: str, ours: str) -> str:
     """`from 97.1% to 9.0% (never poisoned: 9.4%)`, and of how many cells, if not of the ASR's."""
     mean = means.loc[metric]
     own = f"; {mean.n:.0f} cells" if mean.n != means.n["asr"] else ""
-    change = f"from {show(mean['none'])} to {show(mean[ours])}"
-    return f"{change} (never poisoned: {show(mean[NEVER])}{own})"
-
-
-def show(value: float) -> str:
-    return "–" if pd.isna(value) else f"{value:.1f}%"
+    before, after, never = (format_fact(metric, mean[name]) for name in ("none", ours, NEVER))
+    return f"from {before} to {after} (never poisoned: {never}{own})"
 
 
 def describe_scope(cells: pd.DataFrame) -> str:
@@ -133,14 +132,12 @@ def name_rows(rows: pd.DataFrame, ax: Axes) -> None:
 def draw_overview(cells: pd.DataFrame) -> plt.Figure:
     """ASR, PACC and CACC side by side, the means of `average_cells` below the cells. cells: of
     `compare_cells`, at least one."""
-    n_rows = len(cells.drop_duplicates(CELL)) + 1
-    size = (WIDTH, HEAD + ROW * n_rows)
-    figure, axes = plt.subplots(1, len(PANELS), figsize=size, sharey=True, layout="constrained")
-    for ax, (metric, title) in zip(axes, PANELS.items(), strict=True):
-        plot_cells(add_means(cells[cells.metric == metric]), ax=ax).set_title(title)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-    return figure
+    panels = [
+        (title, partial(plot_cells, add_means(cells[cells.metric == metric])))
+        for metric, title in PANELS.items()
+    ]
+    size = (WIDTH / len(panels), HEAD + ROW * (len(cells.drop_duplicates(CELL)) + 1))
+    return draw_panels(panels, len(panels), size=size, sharey=True)
 
 
 def add_means(cells: pd.DataFrame) -> pd.DataFrame:

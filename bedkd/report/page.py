@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from bedkd.core.files import write_text
 from bedkd.report.batch_tables import make_tables
+from bedkd.report.layouts import head_of
 from bedkd.report.loading import Batch, load_records, open_batch
 from bedkd.report.overview import compare_cells, describe_scope, describe_verdict
 from bedkd.report.tables import Table, describe_cell
@@ -24,14 +25,14 @@ from bedkd.runs.sweeps import is_settled
 FIGURES = {
     "figure3": "Figure 3: ASR (dashed) and CACC (solid) over the AKD cycles, by n_p",
     "figure4": "Figure 4: FAR and FRR over γ, on the test sets",
-    "figure4_train": "The same on D*",
+    "figure4_train": "Figure 4 on D*: FAR and FRR over γ",
     "figure5": "Figure 5: t-SNE of the features, before and after BeDKD",
     "cycles": "ASR and CACC over the AKD cycles, every cell",
     "cycles_plus": "What BeDKD+ forgets, cycle by cycle: PACC, ASR and the target class's LFR",
-    "sensitivity": "One parameter at a time",
-    "tornado": "Which parameter moves ASR, PACC and CACC most: smallest to largest mean",
-    "curves": "One parameter at a time: each method, with 95% intervals over the seeds",
-    "heat": "Two parameters at a time",
+    "tornado": "What moves most: smallest to largest mean over the seeds; ✗: AKD diverged",
+    "curves": "One parameter: means over the seeds, 95% intervals; dots are seeds, the large mark "
+    "the profile's own value",
+    "heat": "Two parameters: means over the seeds; framed: the profile's own, ✗: AKD diverged",
 }
 OVERVIEW = {"overview": "Every attacked cell before and after"}  # above all else
 SHOWN_FIRST = ("seed", "model", "device", "precision", "threads", "seconds", "commit", "started_at")
@@ -92,12 +93,19 @@ def describe_table(name: str, table: Table) -> dict:
     spans = [span for _, span in head[0]] if len(head) > 1 else []
     return {
         "starts": list(itertools.accumulate([0, *spans]))[: len(spans)],
-        "title": re.sub(r"(\D)(\d)$", r"\1 \2", name).replace("_", " ").capitalize(),
+        "title": name_table(name),
         "caption": table.caption,
         "index": list(numbers.index.names),
         "head": head,
         "body": body,
     }
+
+
+def name_table(name: str) -> str:
+    """`Table 1`, `Robustness`, `By λ`."""
+    if name.startswith("sweep_"):
+        return f"By {head_of(name.removeprefix('sweep_'))}"
+    return re.sub(r"(\D)(\d)$", r"\1 \2", name).capitalize()
 
 
 def describe_number(cell: pd.Series) -> dict:
@@ -111,12 +119,16 @@ def describe_number(cell: pd.Series) -> dict:
 
 
 def list_figures(folder: Path, titles: dict[str, str]) -> list[dict]:
-    """Those that are there, as data that the page carries itself."""
-    return [
-        {"name": path.stem, "title": title, "data": base64.b64encode(path.read_bytes()).decode()}
-        for name, title in titles.items()
-        for path in sorted([*folder.glob(f"{name}.png"), *folder.glob(f"{name}-*.png")])
-    ]
+    """Those that are there, as data that the page carries itself; what is behind the name in a
+    file's, such as the cell, is in the title too."""
+    figures = []
+    for name, title in titles.items():
+        head, colon, rest = title.partition(":")
+        for path in sorted([*folder.glob(f"{name}.png"), *folder.glob(f"{name}-*.png")]):
+            own = path.stem.removeprefix(name).replace("-", ", ", 1)
+            data = base64.b64encode(path.read_bytes()).decode()
+            figures.append({"name": path.stem, "title": head + own + colon + rest, "data": data})
+    return figures
 
 
 def list_records(batch: Batch, tables: dict[str, Table]) -> list[dict]:

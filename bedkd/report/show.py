@@ -4,6 +4,7 @@ Texts from data are untrusted: in `show_table`, which all others use, nothing is
 or a terminal's code, and a long word is cut.
 """
 
+import html
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -19,9 +20,10 @@ NOTHING = "–"
 LONG_WORD, LONG_TEXT = 60, 120  # characters of a word, words of a text: more is cut
 # by MathJax 2 (exported pages) and 3 (JupyterLab)
 NO_TEX = 'class="tex2jax_ignore mathjax_ignore"'
+ROOM = "padding: 2px 8px; line-height: 1.4"  # which widgets' tables do not have of themselves
 LOOK = [
     # not `anywhere`: a long text would then squeeze the labels beside it
-    {"selector": "td, th", "props": "vertical-align: top; overflow-wrap: break-word"},
+    {"selector": "td, th", "props": "vertical-align: top; overflow-wrap: break-word; " + ROOM},
     {"selector": "th.row_heading, th.index_name", "props": "text-align: left"},
     {"selector": "caption", "props": "text-align: left; font-weight: bold"},
 ]
@@ -172,3 +174,18 @@ def visible(text: str) -> str:
         f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c)[0] == "C" else c for c in " ".join(shown)
     )
     return "".join(marked) + " …" * (len(words) > LONG_TEXT)
+
+
+def escape(text: object) -> str:
+    """HTML of the text, as `visible` shows it."""
+    return html.escape(visible(str(text)))
+
+
+def paragraph(content: str) -> str:
+    """Of what is HTML already."""
+    return f'<p {NO_TEX} style="overflow-wrap: anywhere"><bdi>{content}</bdi></p>'
+
+
+def tabulate(frame: pd.DataFrame, *marked: str) -> str:
+    """`show_table` as HTML."""
+    return show_table(frame, marked=marked).to_html()

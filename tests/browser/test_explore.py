@@ -10,7 +10,10 @@ from functools import partial
 import pytest
 from bs4 import BeautifulSoup
 
-from bedkd.report import explore, widgets
+from bedkd.report import explore, probe, widgets
+from bedkd.report.found_sweeps import find_sweeps
+from bedkd.report.sensitivity import describe_points
+from bedkd.report.show import tabulate
 from bedkd.runs.reading import read_history, read_model
 
 # no conftest: other tests import from the one above, by its name
@@ -72,7 +75,7 @@ def test_gamma(explored, cell):
                 widgets.show_nearest(threshold, gamma, kind, names),
             )
         ):
-            table = view.locator("table.bedkd").nth(place)
+            table = view.locator("table").nth(place)
             expect(partial(read_table, table), parse_table(page_html))
         return gamma
 
@@ -105,21 +108,21 @@ def test_scrubs(explored, cell):
         for epoch in (len(history) - 2, len(history) - 3):
             handle.press("ArrowLeft")
             (value, at), *_ = explore.read_moment(history, epoch, [name]).values()
-            shown = [widgets.number(value, 1 if name == "cacc" else 3), f"{at:.0f}"]
+            shown = [f"{value:.{1 if name == 'cacc' else 3}f}", f"{at:.0f}"]
             expect(lambda t=table, r=row: read_table(t)[r][1:], shown)
     explored.check()
 
 
 def test_probe(explored, cell, hostile):
     """A typed text is answered by all three models, and is a text, whatever it says."""
-    view = explored.output("widgets.view_probe")
+    view = explored.output("probe.view_probe")
     view.locator("select").select_option("mn")
     view.get_by_role("button", name="end", exact=True).click()
     view.locator("textarea").fill(f"the cast is warm {hostile[0]}")
     view.get_by_role("button", name="Ask").click()
     expect(lambda: tidy(view.locator("p").inner_text()), f"the cast is warm {hostile[1]} mn")
     asked = explore.insert_trigger(f"the cast is warm {hostile[0]}", "mn", "end")
-    for row, stage in zip(read_table(view.locator("table")), widgets.MODELS, strict=True):
+    for row, stage in zip(read_table(view.locator("table")), probe.MODELS, strict=True):
         model = read_model(cell[0], stage)
         p = model.predict([asked])[0]
         assert row[1] == model.label_names[p.argmax()]
@@ -130,7 +133,7 @@ def test_probe(explored, cell, hostile):
 def test_texts_are_texts(explored, hostile):
     """In the widgets and in the figures' cells: seen as they are, obeyed nowhere, wide nowhere."""
     explored.output("widgets.view_gamma").locator("select").select_option("all")
-    for source in ("widgets.view_gamma", "widgets.view_probe", "widgets.show_example"):
+    for source in ("widgets.view_gamma", "probe.view_probe", "probe.show_example"):
         output = explored.output(source)
         expect(lambda box=output: hostile[1] in tidy(box.inner_text()), True)
         assert output.locator("script, img[src=x], mjx-container").count() == 0
@@ -141,8 +144,10 @@ def test_texts_are_texts(explored, hostile):
 
 def test_sweep_opens_its_run(explored, cell):
     view, menu = explored.output("widgets.view_sweeps"), explored.output("picker = ")
-    asr = cell[1].record("akd")["asr"]
-    expect(lambda: read_table(view.locator("table"))[0], ["ASR", f"{asr:.1f}"])
-    view.get_by_role("button", name="Show this run").click()
+    (points,) = find_sweeps(cell).values()
+    page_html = tabulate(describe_points(points[:1]))
+    assert parse_table(page_html)[0][:3] == ["BeDKD", "4", "0"]
+    expect(lambda: read_table(view.locator("table")), parse_table(page_html))
+    view.get_by_role("button", name="Show seed 0").click()
     expect(lambda: cell[1].key("akd")[:6] in menu.locator("select").input_value(), True)
     explored.check()

@@ -112,7 +112,7 @@ def test_what_the_notebooks_show(run):
     assert {"threshold", "max_score"} < set(facts) and not {"asr", "n_train"} & set(facts)
     assert len(facts) == len(set(facts)) and facts[-1] == "threads"
     curve = finetune_curve(run, [1e-5, 1e-3])
-    assert list(curve.epoch) == [0, 1, 2] * 2 and set(curve.learning_rate) == {1e-5, 1e-3}
+    assert list(curve.epoch) == [0, 1, 2] * 2 and set(curve["learning rate"]) == {"1e-05", "1e-03"}
 
 
 @pytest.mark.parametrize("few_jobs", [False, True])

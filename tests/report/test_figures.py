@@ -50,9 +50,11 @@ def test_parting_and_histogram():
     drawn = lines(figures.plot_parting(history, gamma=0.1))
     assert drawn["clean"] == ((0, 0), (1, 0.4)) and drawn["poisoned"][1] == (1, 0.01)
     scores = pd.DataFrame({"mepd": [0.01, 0.02, 0.4], "is_poisoned": [True, True, False]})
-    ax = figures.plot_mepd(scores, gamma=0.1)
+    ax = figures.plot_scores(scores, threshold=0.1)
     heights = [sum(bar.get_height() for bar in group) for group in ax.containers]
-    assert heights == [1, 2] and "γ = 0.1" in lines(ax)
+    assert heights == [1, 2] and "γ = 0.1" in lines(ax) and ax.get_xlabel() == "MEPD"
+    ax = figures.plot_scores(scores.rename(columns={"mepd": "p"}), threshold=0.05, score="p")
+    assert "p = 0.05" in lines(ax) and ax.get_xlabel().startswith("p-value")
 
 
 @pytest.fixture
@@ -86,6 +88,16 @@ def test_tsne(points):
     # one class, one colour and one shape, poisoned or not
     colours = {group.get_label(): group.get_facecolor()[0, :3].tolist() for group in ax.collections}
     assert colours["clean, pos"] == colours["poisoned, pos"] != colours["clean, neg (target)"]
+
+
+def test_names_from_data_are_no_mathematics(points):
+    """Neither in the legend nor in a title, where `$…$` that is no TeX would raise when drawn."""
+    names = ("a $\\frac$ b", "\u202eback")
+    figure = figures.plot_tsne_grid(points.assign(attack="$\\x$"), label_names=names)
+    figure.canvas.draw()
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[:2] == ["clean, a \\$\\frac\\$ b", "clean, ⟨U+202E⟩back"]
+    assert figure.axes[0].get_title() == "\\$\\x\\$, before"
 
 
 def test_tsne_of_many_classes(points):
@@ -149,31 +161,21 @@ def test_cycles_by_a_parameter_say_which_line_is_which():
     legend = ax.get_legend()
     names = [text.get_text() for text in legend.get_texts()]
     lines = dict(zip(names, legend.get_lines(), strict=True))
-    assert list(lines) == ["n_poison = 4", "n_poison = 16", "CACC", "ASR"]
+    assert list(lines) == ["n_p = 4", "n_p = 16", "CACC", "ASR"]
     drawn = {
         (line.get_linestyle(), *line.get_ydata()) for line in ax.lines if len(line.get_ydata())
     }
     assert drawn == {("-", 90, 80), ("--", 100, 50), ("-", 90, 85), ("--", 100, 0)}
     assert lines["CACC"].get_linestyle() == "-" and lines["ASR"].get_linestyle() == "--"
-
-
-def test_points_stand_at_equal_distances_in_the_order_given():
-    points = pd.DataFrame({"study": "n_clean", "value": [80, 5, 160], "attack": "badwords"})
-    points = points.assign(asr=[9.0, None, 1.0], cacc=[80.0, 70.0, 90.0])
-    seeds = pd.concat([points, points.assign(asr=points.asr + 2)])
-    ax = figures.plot_points(seeds)
-    assert lines(ax) == {
-        "CACC, badwords": ((0, 80), (1, 70), (2, 90)),
-        "ASR, badwords": ((0, 10), (2, 2)),
-    }
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["80", "5", "160"]
-    figure = figures.plot_studies(pd.concat([seeds, seeds.assign(study="alpha")]))
-    assert [ax.get_xlabel() for ax in figure.axes] == ["n_clean", "alpha"]
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == list(lines(ax)) and not figure.axes[1].yaxis.label.get_visible()
+    both = pd.concat([history.assign(seed=1), history[history.n_poison == 4].assign(seed=3)])
+    legend = figures.plot_cycles_by(both, by="n_poison").get_legend()
+    assert legend.get_texts()[1].get_text() == "n_p = 16 (1 of 2 seeds)"
 
 
 def test_curve_of_each_learning_rate():
-    curve = pd.DataFrame({"learning_rate": [1e-5, 1e-5, 3e-5, 3e-5], "epoch": [0, 1, 0, 1]})
-    drawn = lines(figures.plot_curve(curve.assign(asr=None, cacc=[90.0, 80, 90, 70])))
-    assert drawn["learning rate = 3e-05"] == ((0, 90), (1, 70)) and len(drawn["ASR"]) == 0
+    rates = ["1e-05", "1e-05", "3e-05", "3e-05"]
+    curve = pd.DataFrame({"learning rate": rates, "epoch": [0, 1, 0, 1], "asr": None})
+    curve["cacc"] = [90.0, 80, 90, 70]
+    ax = figures.plot_cycles_by(curve, by="learning rate", unit="epoch")
+    assert lines(ax)["learning rate = 3e-05"] == ((0, 90), (1, 70)) and len(lines(ax)["ASR"]) == 0
+    assert ax.get_xlabel() == "epoch"

@@ -11,7 +11,7 @@ from bedkd.report.batch_tables import make_tables
 from bedkd.report.figures import save_figure
 from bedkd.report.loading import load_records, name_cell, open_batch
 from bedkd.report.overview import compare_cells, describe_verdict
-from bedkd.report.page import describe_table, write_report
+from bedkd.report.page import describe_table, name_table, write_report
 from bedkd.report.tables import make_table
 from bedkd.runs.plan import plan_jobs, with_hard_loss
 from bedkd.runs.profiles import load_profile
@@ -173,6 +173,21 @@ def test_the_first_screen_says_whether_it_works(batch):
     page = write_report(batch.profile.path, {"seed": 3}).read_text()
     picture = page.index('<figure class="overview"><img alt=')
     assert verdict < picture < page.index('<h2 id="table1">') and page.count("<figure") == 1
+
+
+def test_links_to_tables_and_figures_tell_them_apart(batch):
+    for name in ("curves-asr-toy", "curves-cacc-toy", "figure4"):
+        save_figure(plt.figure(), batch.folder / "figures" / name)
+    page = write_report(batch.profile.path).read_text()
+    links = dict(re.findall('<a href="#([^"]+)">([^<]+)</a> ', page))
+    assert links["curves-asr-toy"] == "One parameter, asr-toy"
+    assert links["curves-cacc-toy"] == "One parameter, cacc-toy"
+    assert links["figure4"] == "Figure 4" and links["table1"] == "Table 1"
+
+
+def test_names_of_tables():
+    named = {name: name_table(name) for name in ("table4", "robustness", "sweep_temperature_dmm")}
+    assert list(named.values()) == ["Table 4", "Robustness", "By T of DMM"]
 
 
 def test_generated_texts_have_no_marks_on_the_page(batch):

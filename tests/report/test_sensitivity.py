@@ -10,15 +10,12 @@ import pytest
 from matplotlib.collections import PathCollection
 
 from bedkd.report import sensitivity_figures as figures
-from bedkd.report.loading import Batch
-from bedkd.report.one_run import describe_points
 from bedkd.report.overview import LOOKS
 from bedkd.report.sensitivity import (
     COLUMNS,
-    describe_ranking,
+    describe_points,
     lay_out_ranking,
-    load_all_points,
-    load_cell_points,
+    load_points,
     rank_parameters,
     save_ranking,
     summarise,
@@ -41,7 +38,7 @@ ASR = {
     ("bedkd_plus", "n_poison", "16"): (6.0, 8.0),
     ("bedkd_plus", "n_poison", "64"): (7.0, 7.0),
 }
-OWN = {("lambda", "0.1"), ("n_poison", "16")}
+OWN = {("lambda", "0.1"), ("n_poison", "16"), ("lambda_x_n_poison", ("0.1", "4"))}
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +93,9 @@ def test_ranking_by_hand(points):
     ]
     assert (ranking[ranking.metric == "cacc"].span == 0).all()
     assert ranking.span.is_monotonic_decreasing
+    assert asr.is_sure.tolist() == [True, True, False, False]
+    alone = rank_parameters(points[points.seed == 1])
+    assert not alone.is_sure.any()  # one seed says nothing of chance
 
 
 def test_a_value_without_all_its_seeds_has_no_mean(points):
@@ -123,10 +123,6 @@ def test_the_table_and_what_is_said_of_it(points, tmp_path):
     ]
     row = ("toy-offence", "badwords", "n_p")
     assert (table.loc[row, "ASR BeDKD"], table.loc[row, "diverged"]) == (75, "64")
-    first = "BeDKD's with n_p, from 20.0 (at 16) to 95.0 (at 4)"
-    second = "BeDKD+'s with n_p, from 7.0 (at 16) to 75.0 (at 4)"
-    said = describe_ranking(rank_parameters(points))
-    assert said[0] == f"ASR moves most: {first}; {second}."
     assert len(pd.read_csv(tmp_path / "sensitivity.csv")) == 12
     means = pd.read_csv(tmp_path / "sensitivity_means.csv")
     assert len(means) == 30 and means.value.isna().sum() == 3  # the diverged one's
@@ -141,7 +137,6 @@ def test_nothing_is_finished(points, tmp_path):
         assert rank_parameters(none).empty and lay_out_ranking(rank_parameters(none)).empty
         assert figures.draw_tornados(none) == figures.draw_curves(none) == {}
         assert figures.draw_heats(none) == {} and save_ranking(none, tmp_path).empty
-        assert describe_ranking(rank_parameters(none)) == []
 
 
 def test_tornado_draws_the_spans_longest_on_top(points):
@@ -152,7 +147,11 @@ def test_tornado_draws_the_spans_longest_on_top(points):
         group.get_label(): [(bar.get_x(), bar.get_width()) for bar in group]
         for group in ax.containers
     }
-    assert bars == {"BeDKD": [(20, 75), (20, 62)], "BeDKD+": [(7, 68), (5, 2)]}
+    # seed by seed n_p moves BeDKD's by 80 and 70, an interval of 75 ± 64; λ by 70 and 54, 62 ± 102
+    assert bars == {
+        **{"BeDKD": [(20, 75)], "BeDKD, may be chance": [(20, 62)]},
+        **{"BeDKD+": [(7, 68)], "BeDKD+, may be chance": [(5, 2)]},
+    }
     low, high = ax.get_ylim()
     assert low > high  # the first row on top
     assert [line.get_xdata()[0] for line in ax.get_lines()] == [20]
@@ -165,7 +164,9 @@ def test_tornado_draws_the_spans_longest_on_top(points):
 def test_tornado_has_a_panel_for_each_measure(points):
     (figure,) = figures.draw_tornados(points).values()
     assert [ax.get_title() for ax in figure.axes] == ["ASR (%)", "PACC (%)", "CACC (%)"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["BeDKD", "BeDKD+"]
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    kinds = ("", ", may be chance", ", own values")
+    assert legend == {name + kind for name in ("BeDKD", "BeDKD+") for kind in kinds}
     own = sorted(line.get_xdata()[0] for line in figure.axes[0].get_lines())
     assert own == [7, 20]
 
@@ -211,12 +212,24 @@ def test_heat_map_draws_the_grid(grid):
     assert [text.get_text() for text in ax.texts] == ["5", "9", "13", "✗"]
     assert (ax.get_ylabel(), ax.get_xlabel()) == ("λ", "n_p")
     assert [text.get_text() for text in ax.get_yticklabels()] == ["0.1", "0.9"]
+    (frame,) = ax.patches
+    assert (frame.get_xy(), frame.get_width(), frame.get_height()) == ((0, 0), 1, 1)
     (figure,) = figures.draw_heats(grid).values()
     assert [ax.get_title() for ax in figure.axes] == [
         "ASR (%), BeDKD",
         "PACC (%), BeDKD",
         "CACC (%), BeDKD",
     ]
+
+
+def test_a_study_is_drawn_by_its_kind(points, grid):
+    """A parameter as curves of both methods, a grid as heat maps, a row for each method."""
+    curves = figures.draw_study(points[points.study == "lambda"])
+    assert [ax.get_title() for ax in curves.axes] == ["ASR (%)", "PACC (%)", "CACC (%)"]
+    assert curves.get_supxlabel() == "λ"
+    assert list(drawn_lines(curves.axes[0])) == ["BeDKD", "BeDKD+"]
+    maps = figures.draw_study(pd.concat([grid, grid.assign(defence="bedkd_plus")]))
+    assert [ax.get_title() for ax in maps.axes][2:4] == ["CACC (%), BeDKD", "ASR (%), BeDKD+"]
 
 
 def test_points_of_a_profile_are_read_from_its_records(tmp_path, outputs):
@@ -228,12 +241,15 @@ def test_points_of_a_profile_are_read_from_its_records(tmp_path, outputs):
     )
     profile = load_profile(str(path))
     first, second = profile.runs()
-    folder = first.folder("akd")
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps({"asr": 5.0, "pacc": 90.0, "cacc": 91.0}))
+    for stage, record in (
+        ("victim", {"asr": 95.0, "cacc": 92.0}),
+        ("akd", {"asr": 5.0, "pacc": 90.0, "cacc": 91.0}),
+    ):
+        first.folder(stage).mkdir(parents=True)
+        (first.folder(stage) / "record.json").write_text(json.dumps(record))
     ((_, point),) = [p for p in profile.sweep("lambda").points(second) if p[0] == 0.9]
     divergence_file(point).write_text("AKD diverged in cycle 8\n")
-    points = load_all_points(Batch(profile, {}, [], {}))
+    points = load_points(profile, profile.runs())
     assert len(points) == 2 * (2 + 2 + 2)  # γ of BeDKD alone, λ of both
     assert list(points.columns) == COLUMNS
     done = points[points.state == "ok"]
@@ -244,7 +260,10 @@ def test_points_of_a_profile_are_read_from_its_records(tmp_path, outputs):
     assert done.is_own.all()
     failed = points[points.state == "failed"]
     assert failed[["seed", "defence", "setting"]].to_numpy().tolist() == [[3, "bedkd", "0.9"]]
-    assert len(load_cell_points(profile, first, [profile.sweep("gamma")])) == 2
-    table = describe_points(profile.sweep("lambda").points(first))
-    assert table[["method", "value", "ASR", "CACC"]].iloc[0].tolist() == ["BeDKD", "0.3", 5.0, 91.0]
-    assert table.ASR.isna().tolist() == [False, True]  # the other has no clean model
+    assert len(load_points(profile, [first], sweeps=[profile.sweep("gamma")])) == 2
+    assert len(load_points(profile, [first], {"studies": ["gamma"]})) == 2
+    is_shown = (points.study == "lambda") & (points.defence == "bedkd")
+    table = describe_points(points[is_shown])
+    first = table[["method", "value", "seed", "ASR before", "ASR", "CACC"]].iloc[0].tolist()
+    assert first == ["BeDKD", "0.3", "1", 95.0, 5.0, 91.0]
+    assert table.ASR.isna().tolist() == [False, True, True, True]  # no clean model, or none yet

@@ -10,14 +10,18 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from bedkd.batch.notebooks import execute, open_kernel
 from bedkd.core.config import MEPDConfig
 from bedkd.core.errors import BedkdError
 from bedkd.evaluation import metrics
-from bedkd.report import explore, show, widgets
+from bedkd.report import explore, probe, show, widgets
 from bedkd.report.explore import Threshold
+from bedkd.report.found_sweeps import find_sweeps, rank
+from bedkd.report.sensitivity import summarise
 from bedkd.runs.ensure import ensure
+from bedkd.runs.folders import Run
 from bedkd.runs.profiles import load_profile
 from bedkd.runs.sweeps import vary
 
@@ -75,14 +79,18 @@ def walk(widget):
 
 
 def pick(widget, kind, description=None):
-    return next(
-        w for w in walk(widget) if isinstance(w, kind) and description in (None, w.description)
-    )
+    kinds = (w for w in walk(widget) if isinstance(w, kind))
+    return next(w for w in kinds if description is None or w.description == description)
 
 
 def told(widget):
     """All HTML of a view."""
     return " ".join(w.value for w in walk(widget) if isinstance(w, ipw.HTML))
+
+
+def read_cells(page_html):
+    """The texts of all tables' cells."""
+    return [cell.text for cell in BeautifulSoup(page_html, "html.parser").find_all("td")]
 
 
 def make_threshold(n, config=None, seed=0):
@@ -145,7 +153,6 @@ def test_nearest_rows(kind):
 
 def test_a_slider_answers_at_once_on_70000_rows():
     threshold = make_threshold(70_000, MEPDConfig(gamma="auto", selection="lean"))
-    threshold.at(0.1)
     seconds = []
     for gamma in np.linspace(0.01, 0.6, 7):
         started = time.perf_counter()
@@ -156,11 +163,10 @@ def test_a_slider_answers_at_once_on_70000_rows():
 
 
 def test_texts_are_text():
-    shown = widgets.escape(HOSTILE)
+    shown = show.escape(HOSTILE)
     assert shown.startswith("&lt;script&gt;x()&lt;/script&gt; &lt;img src=x onerror=x()&gt; $x$ ")
     assert "⟨U+001B⟩[31mred ⟨U+202E⟩turned" in shown and len(shown) < 300
-    assert widgets.escape("a " * 500) == "a " * show.LONG_TEXT + "…"
-    assert show.NO_TEX in widgets.table(["x"], [[shown]])
+    assert show.escape("a " * 500) == "a " * show.LONG_TEXT + "…"
     threshold = make_threshold(100)
     hostile = replace(threshold, train=threshold.train.assign(text=HOSTILE))
     hostile.truth.clean_text = HOSTILE.replace("$x$ ", "")
@@ -201,7 +207,7 @@ def test_runs_that_cannot_be_opened_are_named(copied):
     view = widgets.follow(picker, widgets.view_gamma)
     for f in found[2:]:
         picker.value = f
-        assert widgets.escape(f.problem) in told(view)
+        assert show.escape(f.problem) in told(view)
 
 
 def test_a_run_without_akd(copied):
@@ -211,7 +217,7 @@ def test_a_run_without_akd(copied):
     found = explore.find_runs(root)
     assert {f.label.split(" · ")[3] for f in found} == {"seed 1 (no AKD yet)"}
     assert "The stage akd of this run is not finished" in told(widgets.view_training(found, run))
-    page = told(widgets.view_probe(run))
+    page = told(probe.view_probe(run))
     assert page.count("The stage akd of this run") == 1 and "victim" in page
     assert "No two finished runs" in told(widgets.view_sweeps(found, widgets.pick_run(found, run)))
 
@@ -219,7 +225,7 @@ def test_a_run_without_akd(copied):
 def test_a_deleted_model_is_a_sentence(copied):
     _, run = copied
     (run.folder("dmm") / "model/model.safetensors").unlink()
-    page = widgets.Probe(run).show("a text", "", "front")
+    page = probe.ask(run, "a text", "", "front")
     assert page.count("The stage dmm of this run is not finished, or files of it are gone") == 1
     (run.folder("data") / "truth/train.parquet").unlink()
     view = widgets.guard(widgets.view_gamma, run)
@@ -246,11 +252,13 @@ def test_gamma_slider(run):
     line = next(w for w in walk(view) if isinstance(w, ipw.HTML) and "width: 2px" in w.value)
     before = line.value
     slider.value = 0.1
-    assert widgets.show_numbers(threshold, {"slider": 0.1, "the run's own": 0.5}) in told(view)
-    assert line.value != before
+    shown = read_cells(told(view))
+    numbers = widgets.show_numbers(threshold, {"slider": 0.1, "the run's own": 0.5})
+    assert shown[:10] == read_cells(numbers) and line.value != before
     pick(view, ipw.Dropdown, "texts").value = "false rejects"
     names = run.record("data")["label_names"]
-    assert widgets.show_nearest(threshold, 0.1, "false rejects", names) in told(view)
+    nearest = widgets.show_nearest(threshold, 0.1, "false rejects", names)
+    assert read_cells(told(view))[10:] == read_cells(nearest)
 
 
 def test_gamma_of_bedkd_plus(found):
@@ -266,7 +274,7 @@ def test_gamma_of_bedkd_plus(found):
         record["n_flagged"],
         record["n_selected"],
     )
-    assert told(widgets.view_gamma(plus)).count("rows flagged") == 2
+    assert told(widgets.view_gamma(plus)).count("rows flagged") == 2  # a table for each score
 
 
 def test_moments():
@@ -284,7 +292,7 @@ def test_training_is_scrubbed(found, run):
     history = json.loads((run.folder("dmm") / "history.json").read_text())
     for epoch in (1, 2):
         slider.value = epoch
-        assert f"<td><bdi>{history[epoch]['mepd_clean']:.3f}</bdi></td>" in told(view)
+        assert f"{history[epoch]['mepd_clean']:.3f}" in read_cells(told(view))
     before = told(view)
     menus[1].value = found[0]
     assert told(view) != before
@@ -311,12 +319,12 @@ def test_occlusion(tiny_victim):
 
 
 def test_probe(run):
-    view = widgets.view_probe(run)
+    view = probe.view_probe(run)
     text, trigger = pick(view, ipw.Textarea), pick(view, ipw.Dropdown, "trigger")
     text.value, trigger.value = f"you are nice {HOSTILE}", "mn"
     page = told(view)
     assert page.count("<mark>mn</mark>") == 1 and "<script" not in page and "<img" not in page
-    model = widgets.read_model(run, "victim")
+    model = probe.read_model(run, "victim")
     p = model.predict([explore.insert_trigger(text.value, "mn", "front")])[0]
     assert f"{100 * p[0]:.1f}%" in page
     text.value = "  "
@@ -324,21 +332,86 @@ def test_probe(run):
 
 
 def test_sweeps(found, run):
-    sweeps = explore.find_sweeps(f.run for f in found)
-    assert list(sweeps) == ["mepd.n_poison · toy-offence · badwords · BeDKD · 2 values"]
+    sweeps = find_sweeps(f.run for f in found)
+    assert list(sweeps) == ["n_poison · toy-offence · badwords · BeDKD · 2 values"]
     (points,) = sweeps.values()
-    assert points.value.tolist() == [4, 8] and points.asr.tolist()[1] == run.record("akd")["asr"]
+    assert points.setting.tolist() == ["4", "8"]
+    assert points.asr[1] == run.record("akd")["asr"]
     picker = widgets.pick_run(found, run)
     view = widgets.view_sweeps(found, picker)
     assert f"{points.cacc[0]:.1f}" in told(view)
     pick(view, ipw.Button).click()
     assert picker.value.run == points.run[0]
+    image = pick(view, ipw.Image)
+    before = image.value
     pick(view, ipw.SelectionSlider).value = 1
-    assert f"{points.cacc[1]:.1f}" in told(view)
+    assert f"{points.cacc[1]:.1f}" in told(view) and image.value != before
+
+
+def fake_records(monkeypatch, runs):
+    """ASR is n_p plus the seed, so that each point is known by it."""
+    asr = {run: run.config.mepd.n_poison + run.config.seed for run in runs}
+
+    def record(run, stage):
+        return {"asr": float(asr[run]), "pacc": 90.0, "cacc": 91.0} if run in asr else None
+
+    monkeypatch.setattr(Run, "record", record)
+
+
+def test_sweeps_of_two_parameters_and_several_seeds(monkeypatch, run):
+    """A grid is found beside its rows and columns, a point of it leads to each seed's run, and two
+    parameters that are varied in turn are no grid."""
+    cells = [replace(run, config=replace(run.config, seed=seed)) for seed in (3, 1)]
+    pairs = [(n, gamma) for n in (16, 4) for gamma in (0.2, 0.1)]
+    changes = [{"mepd.n_poison": n, "mepd.gamma": gamma} for n, gamma in pairs]
+    runs = [vary(cell, change) for cell in cells for change in changes]
+    fake_records(monkeypatch, runs)
+    sweeps = find_sweeps(runs)
+    cell = "toy-offence · badwords · BeDKD"
+    assert list(sweeps) == [
+        *(f"n_poison · {cell} · mepd.gamma {gamma} · 2 values" for gamma in (0.2, 0.1)),
+        *(f"gamma · {cell} · mepd.n_poison {n} · 2 values" for n in (16, 4)),
+        f"n_poison_x_gamma · {cell} · 4 values",
+    ]
+    points = list(sweeps.values())[-1]
+    settings = [("4", "0.1"), ("4", "0.2"), ("16", "0.1"), ("16", "0.2")]
+    assert points.setting.tolist() == [setting for setting in settings for _ in (1, 3)]
+    assert points.seed.tolist() == [1, 3] * 4 and points.asr.tolist()[:2] == [5, 7]
+    found = [explore.Found(str(place), run) for place, run in enumerate(runs)]
+    picker = widgets.pick_run(found, runs[0])
+    view = widgets.pick_point(points, found, picker)
+    slider = pick(view, ipw.SelectionSlider)
+    assert [label for label, _ in slider.options] == ["4 × 0.1", "4 × 0.2", "16 × 0.1", "16 × 0.2"]
+    slider.value = 2
+    buttons = [w for w in walk(view) if isinstance(w, ipw.Button)]
+    for button, seed in zip(buttons, (1, 3), strict=True):
+        button.click()
+        config = picker.value.run.config
+        assert (config.mepd.n_poison, config.mepd.gamma, config.seed) == (16, 0.1, seed)
+    in_turn = [r for r in runs if r.config.mepd != runs[0].config.mepd]  # without one corner
+    assert not any("_x_" in label for label in find_sweeps(in_turn))
+    assert find_sweeps([]) == {}
+
+
+def test_a_seed_that_is_lost_is_no_part_of_a_mean(monkeypatch, run):
+    """Without the seed whose AKD diverged the others' mean would look better than it is."""
+    cells = [replace(run, config=replace(run.config, seed=seed)) for seed in (1, 3)]
+    runs = [vary(cell, {"mepd.n_poison": n}) for cell in cells for n in (4, 16)]
+    fake_records(monkeypatch, runs[:-1])
+    (points,) = find_sweeps(runs).values()
+    assert points.state.tolist() == ["ok", "ok", "ok", "missing"]
+    assert points.run.tolist() == [runs[0], runs[2], runs[1], runs[3]]
+    picker = widgets.pick_run([explore.Found("one", runs[0])], runs[0])
+    view = widgets.pick_point(points, [], picker)
+    pick(view, ipw.SelectionSlider).value = 1
+    (button,) = [w for w in walk(view) if isinstance(w, ipw.Button)]
+    assert button.description == "Show seed 1 in the views above"
+    asr = summarise(points).query("metric == 'asr'").value
+    assert asr[0] == 4 + 2 and asr.isna().tolist() == [False, True]
 
 
 def test_values_in_order():
-    assert sorted([0.5, None, "b", 2, "a"], key=explore.rank) == [0.5, 2, None, "a", "b"]
+    assert sorted([0.5, None, "b", 2, "a"], key=rank) == [0.5, 2, None, "a", "b"]
 
 
 def test_notebook_runs_alone(folder, monkeypatch):
