@@ -17,8 +17,8 @@ from bedkd.purification import card, purify, result, survey
 from bedkd.purification.verdict import FOUND, NOTHING, TOO_FEW, UNTESTED
 
 # the rates that RATES ends with on these models, so that one training does
-QUICK = {"dmm.learning_rate": 1e-4, "akd.learning_rate": 3e-4, "dmm.n_scored": 1000}
-QUICK |= {"dmm.n_clean_per_class": 160, "akd.n_clean_per_class": 160, "akd.cycles": 8}
+QUICK = {"dmm.learning_rate": 1e-4, "akd.learning_rate": 3e-4, "dmm.n_scored": 800}
+QUICK |= {"dmm.n_clean_per_class": 160, "akd.n_clean_per_class": 160, "akd.cycles": 6}
 
 
 def export(attack, tmp_path_factory) -> dict:
