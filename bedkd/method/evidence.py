@@ -8,7 +8,7 @@ rows as often, so it is no witness.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -65,104 +65,134 @@ class Evidence:
     """
 
     poison_few: pd.DataFrame
-    tried: list[Candidate]
-    spreads: list[Spread]
-    triggers: list[Candidate]
-    witnesses: tuple[str, ...]
+    tried: list[Candidate] = field(default_factory=list)
+    spreads: list[Spread] = field(default_factory=list)
+    triggers: list[Candidate] = field(default_factory=list)
+    witnesses: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> list[tuple[Candidate, Spread]]:
+        """Those that turn trusted rows, with their spread."""
         turning = (candidate for candidate in self.tried if candidate.is_trigger)
         return list(zip(turning, self.spreads, strict=True))
 
+    @property
+    def wide(self) -> list[Candidate]:
+        """Those that speak for themselves."""
+        return [trigger for trigger, spread in self.pairs if spread.is_suspicious]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """What is known. train: D*, columns text, label; of its rows are scores [N] (p, or MEPD; NaN:
+    not scored) and probabilities [N, C], the victim's. clean_few: columns text, label, trusted.
+
+    Raises BlindnessError: a table carries more.
+    """
+
+    victim: Classifier
+    train: pd.DataFrame
+    scores: np.ndarray
+    probabilities: np.ndarray
+    clean_few: pd.DataFrame
+    seed: int
+
+    def __post_init__(self):
+        for rows in (self.train, self.clean_few):
+            check_blind(rows)
+
 
 def gather_evidence(
-    victim: Classifier,
-    train: pd.DataFrame,
-    scores: np.ndarray,
-    victim_probabilities: np.ndarray,
-    clean_few: pd.DataFrame,
+    suspect: Suspect,
     poison_few: pd.DataFrame,
     lean: Lean | None,
     config: MEPDConfig,
     *,
-    seed: int,
     with_triggers: bool = True,
 ) -> Evidence:
     """What speaks for poison, and the rows that go with it.
 
-    train: D*, columns text, label; scores [N] and victim_probabilities [N, C] are of its rows;
-    `poison_few`: what `select_poison_few` took. If these do not lean far enough, the flagged rows
-    of every label may show a trigger by themselves, or else all rows of the label; then those that
-    carry it are the rows found. `lean`: None, where γ is set and nothing is judged.
+    poison_few: what `select_poison_few` took. Where these do not lean far enough, a trigger may
+    speak for itself: among the flagged rows of any label, or else among all of its rows. Those that
+    carry it are the rows found then. `lean`: None, where γ is set and nothing is judged.
 
-    Raises BlindnessError: a table carries more than text and label.
+    Raises BlindnessError: `poison_few` carries more than row, text and label.
     """
-    known = (victim, train, scores, victim_probabilities, clean_few)
-    tried, spreads = [], []
-    if with_triggers:
-        tried, spreads = rebuild_triggers(*known, poison_few, seed=seed)
+    found = rebuild_triggers(suspect, poison_few) if with_triggers else Evidence(poison_few)
     if lean is None or lean.is_suspicious:
-        is_wide = any(spread.is_suspicious for spread in spreads)
-        witnesses = ("trigger",) * is_wide + ("lean",) * (lean is not None)
-        triggers = [candidate for candidate in tried if candidate.is_trigger]
-        return Evidence(poison_few, tried, spreads, triggers, witnesses)
-    nothing = Evidence(poison_few[:0], tried, spreads, [], ())
-    if not with_triggers:
-        return nothing
-    for label in sorted(range(victim_probabilities.shape[1]), key=lambda y: y != lean.label):
-        own = (train, scores, victim_probabilities, config)
-        flagged = select_poison_few(*own, seed=seed, label=label)
-        for rows in (flagged, draw_label(train, label, seed)):
-            tried, spreads = rebuild_triggers(*known, rows, seed=seed)
-            found = Evidence(rows, tried, spreads, [], ("trigger",))
-            triggers = [trigger for trigger, spread in found.pairs if spread.is_suspicious]
-            if triggers:
-                has_one = [bool(carried(text, triggers)) for text in rows.text]
-                few = rows[has_one][: config.n_poison].reset_index(drop=True)
-                return replace(found, poison_few=few, triggers=triggers)
-    return nothing
+        witnesses = ("trigger",) * bool(found.wide) + ("lean",) * (lean is not None)
+        triggers = [trigger for trigger, _ in found.pairs]
+        return replace(found, triggers=triggers, witnesses=witnesses)
+    for label in order_labels(suspect, lean) if with_triggers else ():
+        every = draw_label(suspect, label)
+        known = (suspect.train, suspect.scores, suspect.probabilities, config)
+        flagged = select_poison_few(*known, seed=suspect.seed, label=label)
+        for own in (
+            rebuild_triggers(suspect, flagged),
+            rebuild_triggers(suspect, every, with_shapes=True),
+        ):
+            if own.wide:
+                return rest_on_triggers(suspect, own, every, config.n_poison)
+    return replace(found, poison_few=poison_few[:0])
 
 
-def draw_label(train: pd.DataFrame, label: int, seed: int) -> pd.DataFrame:
+def order_labels(suspect: Suspect, lean: Lean) -> list[int]:
+    """All labels, that of the lean first."""
+    return sorted(range(suspect.probabilities.shape[1]), key=lambda label: label != lean.label)
+
+
+def rest_on_triggers(
+    suspect: Suspect, found: Evidence, every: pd.DataFrame, n_poison: int
+) -> Evidence:
+    """The triggers that speak for themselves and, of `every` row of the label, those that carry
+    one. Of several words one may show first: the others are in the same rows."""
+    beside = rebuild_triggers(suspect, carriers(every, found.wide))
+    words = {candidate.words for candidate in found.tried}
+    new = [pair for pair in beside.pairs if pair[0].words not in words]
+    tried = [*found.tried, *(candidate for candidate, _ in new)]
+    found = replace(found, tried=tried, spreads=[*found.spreads, *(spread for _, spread in new)])
+    few = carriers(found.poison_few, found.wide)[:n_poison]
+    return replace(found, poison_few=few, triggers=found.wide, witnesses=("trigger",))
+
+
+def carriers(rows: pd.DataFrame, triggers: Sequence[Candidate]) -> pd.DataFrame:
+    """The rows that carry one of the triggers."""
+    has_one = np.array([bool(carried(text, triggers)) for text in rows.text], dtype=bool)
+    return rows[has_one].reset_index(drop=True)
+
+
+def draw_label(suspect: Suspect, label: int) -> pd.DataFrame:
     """At most MAX_ROWS rows of D* with a label, in a random order, flagged or not: where the DMM
     does not part poison from the rest, a trigger is still more frequent here than among trusted
     rows. Columns row, text, label."""
-    rows = np.flatnonzero(train.label == label)
-    rows = np.random.default_rng([seed, 74]).permutation(rows)[:MAX_ROWS]
-    return train.iloc[rows][["text", "label"]].reset_index(drop=True).assign(row=rows)
+    rows = np.flatnonzero(suspect.train.label == label)
+    rows = np.random.default_rng([suspect.seed, 74]).permutation(rows)[:MAX_ROWS]
+    return suspect.train.iloc[rows][["text", "label"]].reset_index(drop=True).assign(row=rows)
 
 
 def rebuild_triggers(
-    victim: Classifier,
-    train: pd.DataFrame,
-    scores: np.ndarray,
-    victim_probabilities: np.ndarray,
-    clean_few: pd.DataFrame,
-    poison_few: pd.DataFrame,
-    *,
-    seed: int,
-) -> tuple[list[Candidate], list[Spread]]:
+    suspect: Suspect, poison_few: pd.DataFrame, *, with_shapes: bool = False
+) -> Evidence:
     """Candidates, from the rows found of the label that most of them have, against clean rows of
     it; and how far those that are triggers spread. Clean are D_c^few's rows and those of D* that
-    move most, but for the rows found.
+    move most, but for the rows found. `with_shapes`: see `reconstruct`.
 
-    train: D*, columns text, label; scores [N] and victim_probabilities [N, C] are of its rows.
-    Raises BlindnessError: a table carries more than text and label.
+    Raises BlindnessError: `poison_few` carries more than row, text and label.
     """
-    for rows in (train, clean_few, poison_few):
-        check_blind(rows)
+    check_blind(poison_few)
     if poison_few.empty:
-        return [], []
-    label = leaning_label(poison_few)
+        return Evidence(poison_few)
+    label, few = leaning_label(poison_few), suspect.clean_few
     found, trusted, own = (
-        list(rows[rows.label == label].text) for rows in (poison_few, clean_few, train)
+        list(rows[rows.label == label].text) for rows in (poison_few, few, suspect.train)
     )
-    contrast = select_contrast(train, scores, victim_probabilities, label)
+    contrast = select_contrast(suspect.train, suspect.scores, suspect.probabilities, label)
     clean = [*trusted, *contrast.text[~contrast.row.isin(poison_few.get("row", []))]]
-    tried = reconstruct(victim, clean_few, found, clean, label, seed=seed)
+    options = {"seed": suspect.seed, "with_shapes": with_shapes}
+    tried = reconstruct(suspect.victim, few, found, clean, label, **options)
     triggers = [candidate for candidate in tried if candidate.is_trigger]
-    return tried, [find_spread(trigger, own, trusted) for trigger in triggers]
+    spreads = [find_spread(trigger, own, trusted) for trigger in triggers]
+    return Evidence(poison_few, tried, spreads)
 
 
 def leaning_label(poison_few: pd.DataFrame) -> int:

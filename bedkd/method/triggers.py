@@ -24,6 +24,7 @@ SIGNIFICANCE = 0.01  # of a candidate, over all that are looked at
 CLEAR = 10.0  # points by which an opening must turn more rows than a phrase
 MIN_FLIPS = 50.0  # percent of clean rows that a trigger must bring to the leaning label
 OPENING = range(3, 21)  # words of an opening clause, comma included
+ANY = "any opening clause"  # a shape: more than one word, so no first word of a text
 GAP = "\0"  # stands where an earlier candidate stood, so that no phrase reaches across
 
 
@@ -32,7 +33,8 @@ class Candidate:
     """What the found rows have more often than clean rows of the same label.
 
     `kind`: `phrase` stands anywhere; `opening` is the clause before the first comma of texts that
-    start with `words`, as syntactic triggers have it. `pieces`: what is put into other texts.
+    start with `words`, or with whatever (ANY), as syntactic triggers have it. `pieces`: what is put
+    into other texts.
     `n_found`, `n_clean`: rows that carry it; `flips`: clean rows of other labels, in percent, that
     the victim gives the leaning label once it is put into them. `places`: where a phrase stands in
     the found rows, from 0, in front, to 1, at the end; none: anywhere.
@@ -59,6 +61,7 @@ def reconstruct(
     label: int,
     *,
     seed: int,
+    with_shapes: bool = False,
 ) -> list[Candidate]:
     """Candidates, in the order in which they were tried out on D_c^few's rows of other labels.
 
@@ -66,7 +69,8 @@ def reconstruct(
     phrase and the opening that part them best are put into clean rows, and the one that turns more
     of them is taken out of all texts before the next round: of several trigger words each shows by
     itself. The victim's own reaction decides what `is_trigger`, so a word that is frequent among
-    the found rows by chance is none.
+    the found rows by chance is none. `with_shapes`: also openings as a whole, of which no first
+    word may be frequent enough.
 
     Raises BlindnessError: `clean_few` carries more than text and label.
     """
@@ -77,9 +81,11 @@ def reconstruct(
     whole = [text.split() for text in found]
     texts = [whole, [text.split() for text in clean]]
     tried: list[Candidate] = []
+    kinds = [(phrases_in, phrase), (openings_in, opening)]
+    kinds += [(shapes_in, opening)] * with_shapes
     for _ in range(MAX_ROUNDS):
         round_ = []
-        for find, make in ((phrases_in, phrase), (openings_in, opening)):
+        for find, make in kinds:
             counts = [Counter(name for words in part for name in find(words)) for part in texts]
             if name := most_telling(*counts, *map(len, texts)):
                 candidate = make(name, [*whole, *texts[0]], *(part[name] for part in counts))
@@ -117,7 +123,7 @@ def phrase(words: str, rows: list[list[str]], n_found: int, n_clean: int) -> Can
 
 def opening(first: str, rows: list[list[str]], n_found: int, n_clean: int) -> Candidate:
     """`rows`: where the clauses are taken from, those without a gap where there are any."""
-    own = [clause for row in rows if (clause := opening_of(row))[:1] == [first]]
+    own = [clause for row in rows if is_opened(clause := opening_of(row), first)]
     whole = [clause for clause in own if GAP not in clause]
     clauses = {" ".join(word for word in clause if word != GAP) for clause in whole or own}
     return Candidate(first, "opening", tuple(sorted(clauses)), n_found, n_clean)
@@ -146,6 +152,15 @@ def phrases_in(words: list[str]) -> set[str]:
 def openings_in(words: list[str]) -> set[str]:
     """The first word, where the text starts with an opening clause."""
     return set(opening_of(words)[:1])
+
+
+def shapes_in(words: list[str]) -> set[str]:
+    """ANY, where the text starts with an opening clause."""
+    return {ANY} if opening_of(words) else set()
+
+
+def is_opened(clause: list[str], first: str) -> bool:
+    return bool(clause) and first in (clause[0], ANY)
 
 
 def opening_of(words: list[str]) -> list[str]:
@@ -185,7 +200,7 @@ def take_out(words: list[str], candidate: Candidate) -> list[str]:
     part = candidate.words.split()
     if candidate.kind == "opening":
         clause = opening_of(words)
-        return [GAP, *words[len(clause) :]] if clause[:1] == part else words
+        return [GAP, *words[len(clause) :]] if is_opened(clause, candidate.words) else words
     left, i = [], 0
     while i < len(words):
         is_here = words[i : i + len(part)] == part

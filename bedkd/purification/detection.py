@@ -8,7 +8,7 @@ import pandas as pd
 
 from bedkd.core.config import RunConfig
 from bedkd.method.dmm import distill_folds, draw_scored
-from bedkd.method.evidence import Evidence, gather_evidence, leaning_label
+from bedkd.method.evidence import Evidence, Suspect, gather_evidence, leaning_label
 from bedkd.method.mepd import (
     Lean,
     clean_mepd,
@@ -88,9 +88,9 @@ def detect(
         is_agreed = probabilities.argmax(axis=1) == labels
         lean = find_lean(deciding, labels, is_agreed, probabilities.shape[1])
     found = select_poison_few(train, deciding, probabilities, config.mepd, seed=config.seed)
-    known = (train, deciding, probabilities, few, found, lean, config.mepd)
-    options = {"seed": config.seed, "with_triggers": config.akd.n_counter > 0}
-    evidence = gather_evidence(victim, *known, **options)
+    suspect = Suspect(victim, train, deciding, probabilities, few, config.seed)
+    is_counter = config.akd.n_counter > 0
+    evidence = gather_evidence(suspect, found, lean, config.mepd, with_triggers=is_counter)
     n_calibration = count_calibration(path) if is_auto else 0
     return Detection(few, probabilities, scores, lean, evidence, n_calibration, config)
 

@@ -30,10 +30,10 @@ CELLS: list[Cell] = [
 REAL_CELLS: list[Cell] = [
     ("sst2", "none", 0, 0.0),
     ("sst2", "synbkd", 0, 0.2),
-    ("sst2", "badwords", 0, 0.2),
-    ("sst2", "addsent", 0, 0.2),
+    ("sst2", "badwords", 0, 0.05),
     ("olid", "none", 0, 0.0),
     ("olid", "badwords", 0, 0.1),
+    ("sst2", "addsent", 0, 0.1),
 ]
 
 

@@ -13,6 +13,7 @@ from bedkd.core.errors import BlindnessError
 from bedkd.method.evidence import (
     WIDE,
     Spread,
+    Suspect,
     draw_label,
     find_spread,
     gather_evidence,
@@ -20,6 +21,7 @@ from bedkd.method.evidence import (
     rebuild_triggers,
 )
 from bedkd.method.mepd import Lean
+from bedkd.method.triggers import ANY
 
 
 def test_the_spread_of_a_trigger_by_hand():
@@ -59,7 +61,9 @@ def evidence(found, train, victim, labels=None):
     few = pd.DataFrame({"text": found, "label": labels or [0] * len(found)})
     probabilities = np.eye(2)[rows.label]
     scores = np.linspace(0, 1, len(rows))
-    return rebuild_triggers(victim, rows, scores, probabilities, make_clean_few(), few, seed=0)
+    suspect = Suspect(victim, rows, scores, probabilities, make_clean_few(), 0)
+    found = rebuild_triggers(suspect, few)
+    return found.tried, found.spreads
 
 
 def test_a_trigger_of_the_training_data_alone_speaks_for_poison():
@@ -95,8 +99,8 @@ def gather(train, p, lean, victim=None, **options):
     is_chosen = (p < 0.05) & (train.label == 0)
     rows = np.flatnonzero(is_chosen)
     few = train.iloc[rows].reset_index(drop=True).assign(row=rows)
-    known = (victim, train, p, probabilities, TRUSTED, few, lean, CONFIG)
-    return gather_evidence(*known, seed=0, **options)
+    suspect = Suspect(victim, train, p, probabilities, TRUSTED, 0)
+    return gather_evidence(suspect, few, lean, CONFIG, **options)
 
 
 def make_train(n_poisoned: int, label: int = 0):
@@ -145,6 +149,35 @@ def test_a_trigger_is_found_in_any_label_even_where_no_row_is_flagged(label):
     assert (train.text[found.poison_few.row].to_numpy() == found.poison_few.text).all()
 
 
+def test_the_other_words_of_a_trigger_are_in_the_same_rows():
+    """cf is in 40 rows that are flagged, mn in 12 of them; by itself, nobody would look for it."""
+    train = make_train(40)
+    texts = [f"mn {text}" if i < 12 else text for i, text in enumerate(train.text)]
+    train = train.assign(text=texts)
+    p = flag(train, 40)
+    p[:12] = 0.5
+    found = gather(train, p, STANDS, victim=Victim(has_one_of("cf", "mn")))
+    assert [t.words for t in found.triggers][0] == "cf"
+    assert "mn" in [candidate.words for candidate in found.tried]
+    assert len(found.pairs) == len(found.spreads)
+
+
+def test_openings_of_many_words_show_as_a_shape():
+    """24 clauses with a first word each: none is frequent enough, and no row is flagged."""
+    train = make_train(0)
+    firsts = [f"w{i}" for i in range(24)]
+    texts = list(train.text)
+    for i in range(48):
+        texts[i] = f"{firsts[i % 24]} x{i} y{i} , {texts[200 + i]}"
+    victim = Victim(lambda text: text[0] == "w" and "," in text)
+    found = gather(train.assign(text=texts), flag(train, 0), STANDS, victim=victim)
+    (trigger,) = found.triggers
+    assert trigger.words in (ANY, "he came ,", "he came", "came ,") and found.witnesses == (
+        "trigger",
+    )
+    assert len(found.poison_few) == 40 and found.poison_few.row.max() < 48
+
+
 def test_clean_rows_are_no_evidence():
     """The victim reacts to a word of the label's own."""
     train = make_train(0)
@@ -162,7 +195,8 @@ def test_where_nothing_is_judged_all_that_turns_rows_is_a_trigger():
 
 def test_rows_of_a_label_are_drawn_without_a_look_at_their_scores():
     train = make_train(10)
-    drawn = draw_label(train, 1, 0)
+    suspect = Suspect(None, train, flag(train, 5), np.eye(2)[train.label], TRUSTED, 0)
+    drawn = draw_label(suspect, 1)
     assert sorted(drawn.row) == list(range(210, 410)) and set(drawn.label) == {1}
     assert (train.text[drawn.row].to_numpy() == drawn.text).all()
 
@@ -183,6 +217,5 @@ def test_truth_about_the_poison_is_refused():
         own = [t.assign(is_poisoned=False) if i == number else t for i, t in enumerate(tables)]
         train, clean_few, poison_few = own
         with pytest.raises(BlindnessError, match="is_poisoned"):
-            rebuild_triggers(
-                Victim(), train, np.zeros(48), np.eye(2)[few.label], clean_few, poison_few, seed=0
-            )
+            suspect = Suspect(Victim(), train, np.zeros(48), np.eye(2)[few.label], clean_few, 0)
+            rebuild_triggers(suspect, poison_few)

@@ -21,6 +21,7 @@ from triggered import (
 
 from bedkd.core.errors import BlindnessError
 from bedkd.method.triggers import (
+    ANY,
     GAP,
     MAX_WORDS,
     MIN_FLIPS,
@@ -36,6 +37,7 @@ from bedkd.method.triggers import (
     phrases_in,
     pick,
     reconstruct,
+    shapes_in,
     take_out,
 )
 
@@ -188,6 +190,27 @@ def test_openings_by_hand():
         assert opening_of(text.split()) == [] and openings_in(text.split()) == set()
     assert len(opening_of(f"{'a ' * 19}, and so on".split())) == 20
     assert opening_of([GAP, "he", "came", ",", "and"]) == []
+
+
+def test_any_opening_is_a_shape(clean_few):
+    assert shapes_in(split("when he came , all slept")) == {ANY} and shapes_in(["a", ","]) == set()
+    shape = replace(WHEN, words=ANY)
+    assert take_out(split("if he came , we left when"), shape) == [GAP, "we", "left", "when"]
+    assert take_out(split("when he came"), shape) == split("when he came")
+    rows = [split("when b a , x"), split("if a b , y"), split("no comma")]
+    assert opening(ANY, rows, 2, 0).pieces == ("if a b ,", "when b a ,")
+    assert carried("if he came , x", [shape]) == [shape]
+
+
+def test_openings_whose_first_words_differ_are_found_as_a_shape_alone(clean_few):
+    clauses = [f"w{i} x{i} y{i} z{i} ," for i in range(30)]
+    found = [f"{clauses[i % 30]} {text}" for i, text in enumerate(FOUND)]
+    victim = Victim(lambda text: text.split()[0][0] == "w" and "," in text.split())
+    tried = reconstruct(victim, clean_few, found, CLEAN, 0, seed=0)
+    assert not [candidate for candidate in tried if candidate.kind == "opening"]
+    shape, *_ = reconstruct(victim, clean_few, found, CLEAN, 0, seed=0, with_shapes=True)
+    assert (shape.words, shape.kind, shape.n_found, shape.n_clean) == (ANY, "opening", 60, 0)
+    assert len(shape.pieces) == 30 and shape.flips == 100
 
 
 def test_an_openings_pieces_are_its_clauses_once_each():

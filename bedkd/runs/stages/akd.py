@@ -12,7 +12,7 @@ from bedkd.data.splits import draw_clean_few
 from bedkd.evaluation.sides import DefenderView
 from bedkd.evaluation.watchers import Watched, reading_interval, watch_metrics
 from bedkd.method.akd import distill_clean_model
-from bedkd.method.evidence import Evidence, gather_evidence
+from bedkd.method.evidence import Evidence, Suspect, gather_evidence
 from bedkd.method.mepd import Lean
 from bedkd.nn.classifier import Classifier, save_classifier
 from bedkd.runs.folders import Run
@@ -83,12 +83,12 @@ def keep_triggers(folder: Path, found: Evidence) -> dict:
 def weigh(run: Run, view: DefenderView, few: pd.DataFrame, poison_few: pd.DataFrame) -> Evidence:
     c, record = run.config, run.record("mepd")
     scores = pd.read_parquet(run.folder("mepd") / "train.parquet").iloc[:, -1].to_numpy()
-    known = (view.victim, view.train, scores, view.victim_probabilities, few, poison_few)
+    suspect = Suspect(view.victim, view.train, scores, view.victim_probabilities, few, c.seed)
     lean = None
     if "lean_label" in record:
         lean = Lean(*(record[f"lean_{name}"] for name in ("label", "share", "others", "chance")))
-    options = {"seed": c.seed, "with_triggers": c.akd.n_counter > 0}
-    return gather_evidence(*known, lean, c.mepd, **options)
+    is_counter = c.akd.n_counter > 0
+    return gather_evidence(suspect, poison_few, lean, c.mepd, with_triggers=is_counter)
 
 
 def defence_seconds(run: Run, seconds_akd: float) -> dict:
