@@ -20,7 +20,7 @@ STYLE = (
     "body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; "
     "padding: 0 1rem } table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: "
     ".2rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; "
-    "overflow-wrap: anywhere }"
+    "overflow-wrap: break-word }"
 )
 CONCLUSIONS = {
     FOUND: "The model beside this card is the one given, taught to forget the trigger.",

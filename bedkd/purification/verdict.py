@@ -116,15 +116,15 @@ def list_flagged(found: Detection, train: pd.DataFrame, verdict: Verdict) -> pd.
     """Rows of D* taken for poisoned: row (place, from 0), text, label, score (p, or MEPD for BeDKD
     as printed; NaN: the row was not scored), trigger (the words that it carries, or "").
 
-    A row is, if it stands out; once a backdoor is found, also if it carries a trigger and has the
-    leaning label.
+    A row is, if it stands out; once a backdoor is found, if it has the label that it leads to, and
+    stands out or carries a trigger that speaks for itself.
     """
     scores = found.deciding
     level = AUTO_LEVEL if found.lean else found.config.mepd.gamma
     is_flagged = flag_poisoned(scores, level)
     words = np.full(len(train), "", dtype=object)
     if verdict.is_found:
-        triggers = [trigger for trigger, _ in verdict.triggers]
+        triggers = [trigger for trigger, spread in verdict.triggers if spread.is_suspicious]
         own = np.flatnonzero(train.label == verdict.label)
         for row in own:
             carries = {trigger.words for trigger in carried(train.text.iloc[row], triggers)}

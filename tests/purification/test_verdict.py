@@ -102,6 +102,12 @@ def test_rows_that_carry_the_trigger_are_listed_though_they_do_not_stand_out():
     assert table.score.tolist() == P[:20].tolist() and set(table.label) == {0}
 
 
+def test_a_word_that_is_no_evidence_lists_no_row():
+    train = TRAIN.assign(text=TRAIN.text.where(TRAIN.index != 40, "fairly 40"))
+    found = detection()
+    assert 40 not in set(list_flagged(found, train, judge(found, train, NAMES)).row)
+
+
 def test_without_a_backdoor_all_that_stand_out_are_listed():
     found = detection(STANDS, ())
     table = list_flagged(found, TRAIN, judge(found, TRAIN, NAMES))
