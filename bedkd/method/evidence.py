@@ -60,21 +60,15 @@ def has_trigger(text: str, trigger: Candidate) -> bool:
 @dataclass(frozen=True)
 class Evidence:
     """poison_few: the rows found (columns row, text, label), none where nothing speaks for poison.
-    `tried`: all candidates; `spreads`: of those that turn trusted rows, in their order; `triggers`:
-    those to be erased. `witnesses`: of `trigger` and `lean` those that spoke, the stronger first.
+    `tried`: all candidates; `pairs`: triggers, each with its spread; `triggers`: those to be
+    erased. `witnesses`: of `trigger` and `lean` those that spoke, the stronger first.
     """
 
     poison_few: pd.DataFrame
     tried: list[Candidate] = field(default_factory=list)
-    spreads: list[Spread] = field(default_factory=list)
+    pairs: list[tuple[Candidate, Spread]] = field(default_factory=list)
     triggers: list[Candidate] = field(default_factory=list)
     witnesses: tuple[str, ...] = ()
-
-    @property
-    def pairs(self) -> list[tuple[Candidate, Spread]]:
-        """Those that turn trusted rows, with their spread."""
-        turning = (candidate for candidate in self.tried if candidate.is_trigger)
-        return list(zip(turning, self.spreads, strict=True))
 
     @property
     def wide(self) -> list[Candidate]:
@@ -145,12 +139,14 @@ def rest_on_triggers(
     suspect: Suspect, found: Evidence, every: pd.DataFrame, n_poison: int
 ) -> Evidence:
     """The triggers that speak for themselves and, of `every` row of the label, those that carry
-    one. Of several words one may show first: the others are in the same rows."""
-    beside = rebuild_triggers(suspect, carriers(every, found.wide))
-    words = {candidate.words for candidate in found.tried}
-    new = [pair for pair in beside.pairs if pair[0].words not in words]
-    tried = [*found.tried, *(candidate for candidate, _ in new)]
-    found = replace(found, tried=tried, spreads=[*found.spreads, *(spread for _, spread in new)])
+    one. Of several words one may show first. The others are in the same rows, and may turn too few
+    trusted rows by themselves; it is enough that they are as odd."""
+    rows = carriers(every, found.wide)
+    beside, known = rebuild_triggers(suspect, rows), {c.words for c in found.tried}
+    new = [candidate for candidate in beside.tried if candidate.words not in known]
+    pairs = [(c, find_label_spread(suspect, c, leaning_label(rows))) for c in new]
+    pairs = [*found.pairs, *(pair for pair in pairs if pair[1].is_suspicious)]
+    found = replace(found, tried=[*found.tried, *new], pairs=pairs)
     few = carriers(found.poison_few, found.wide)[:n_poison]
     return replace(found, poison_few=few, triggers=found.wide, witnesses=("trigger",))
 
@@ -183,16 +179,18 @@ def rebuild_triggers(
     if poison_few.empty:
         return Evidence(poison_few)
     label, few = leaning_label(poison_few), suspect.clean_few
-    found, trusted, own = (
-        list(rows[rows.label == label].text) for rows in (poison_few, few, suspect.train)
-    )
+    found, trusted = (list(rows[rows.label == label].text) for rows in (poison_few, few))
     contrast = select_contrast(suspect.train, suspect.scores, suspect.probabilities, label)
     clean = [*trusted, *contrast.text[~contrast.row.isin(poison_few.get("row", []))]]
     options = {"seed": suspect.seed, "with_shapes": with_shapes}
     tried = reconstruct(suspect.victim, few, found, clean, label, **options)
-    triggers = [candidate for candidate in tried if candidate.is_trigger]
-    spreads = [find_spread(trigger, own, trusted) for trigger in triggers]
-    return Evidence(poison_few, tried, spreads)
+    pairs = [(c, find_label_spread(suspect, c, label)) for c in tried if c.is_trigger]
+    return Evidence(poison_few, tried, pairs)
+
+
+def find_label_spread(suspect: Suspect, trigger: Candidate, label: int) -> Spread:
+    tables = (suspect.train, suspect.clean_few)
+    return find_spread(trigger, *(list(rows.text[rows.label == label]) for rows in tables))
 
 
 def leaning_label(poison_few: pd.DataFrame) -> int:

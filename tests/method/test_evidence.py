@@ -63,7 +63,7 @@ def evidence(found, train, victim, labels=None):
     scores = np.linspace(0, 1, len(rows))
     suspect = Suspect(victim, rows, scores, probabilities, make_clean_few(), 0)
     found = rebuild_triggers(suspect, few)
-    return found.tried, found.spreads
+    return found.tried, [spread for _, spread in found.pairs]
 
 
 def test_a_trigger_of_the_training_data_alone_speaks_for_poison():
@@ -150,16 +150,19 @@ def test_a_trigger_is_found_in_any_label_even_where_no_row_is_flagged(label):
 
 
 def test_the_other_words_of_a_trigger_are_in_the_same_rows():
-    """cf is in 40 rows that are flagged, mn in 12 of them; by itself, nobody would look for it."""
-    train = make_train(40)
-    texts = [f"mn {text}" if i < 12 else text for i, text in enumerate(train.text)]
+    """Of 60 poisoned rows 10 are flagged, by cf; mn is in 45 and turns few trusted rows alone."""
+    train = make_train(60)
+    texts = [f"mn {text}" if 10 <= i < 55 else text for i, text in enumerate(train.text)]
     train = train.assign(text=texts)
-    p = flag(train, 40)
-    p[:12] = 0.5
-    found = gather(train, p, STANDS, victim=Victim(has_one_of("cf", "mn")))
-    assert [t.words for t in found.triggers][0] == "cf"
-    assert "mn" in [candidate.words for candidate in found.tried]
-    assert len(found.pairs) == len(found.spreads)
+
+    def is_triggered(text):
+        return "cf" in text.split() or {"mn", "film", "cast"} <= set(text.split())
+
+    found = gather(train, flag(train, 10), STANDS, victim=Victim(is_triggered))
+    assert [trigger.words for trigger in found.triggers] == ["cf", "mn"]
+    assert found.triggers[0].is_trigger and not found.triggers[1].is_trigger
+    assert [trigger for trigger, _ in found.pairs] == found.triggers
+    assert found.poison_few.row.tolist() == list(range(10))
 
 
 def test_openings_of_many_words_show_as_a_shape():
@@ -171,7 +174,7 @@ def test_openings_of_many_words_show_as_a_shape():
         texts[i] = f"{firsts[i % 24]} x{i} y{i} , {texts[200 + i]}"
     victim = Victim(lambda text: text[0] == "w" and "," in text)
     found = gather(train.assign(text=texts), flag(train, 0), STANDS, victim=victim)
-    (trigger,) = found.triggers
+    trigger = found.triggers[0]
     assert trigger.words in (ANY, "he came ,", "he came", "came ,") and found.witnesses == (
         "trigger",
     )

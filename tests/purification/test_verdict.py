@@ -36,9 +36,8 @@ FEW = pd.DataFrame({"text": [f"trusted {i}" for i in range(100)], "label": [0] *
 
 def detection(lean=LEANS, witnesses=("trigger", "lean"), pairs=((CF, WIDE), (FAIRLY, EVEN)), n=25):
     rows = TRAIN[:15].assign(row=range(15)) if witnesses else TRAIN[:0].assign(row=[])
-    tried, spreads = [c for c, _ in pairs], [s for _, s in pairs]
-    triggers = [c for c, s in pairs if s.is_suspicious]
-    evidence = Evidence(rows, tried, spreads, triggers, witnesses)
+    tried, triggers = [c for c, _ in pairs], [c for c, s in pairs if s.is_suspicious]
+    evidence = Evidence(rows, tried, list(pairs), triggers, witnesses)
     config = build(PLUS if lean else {})
     scores = pd.DataFrame({"mepd": P, "p": P})
     return Detection(FEW, np.eye(2)[TRAIN.label], scores, lean, evidence, n, config)

@@ -72,10 +72,9 @@ def erase(
 def keep_triggers(folder: Path, found: Evidence) -> dict:
     """What the record says of the triggers that were rebuilt; none where nothing is erased."""
     write_json(folder / "triggers.json", [asdict(candidate) for candidate in found.tried])
-    is_found = len(found.poison_few) > 0
     return {
-        "triggers": [spread.words for spread in found.spreads if is_found],
-        "trigger_chance": min((spread.chance for spread in found.spreads), default=None),
+        "triggers": [candidate.words for candidate in found.triggers],
+        "trigger_chance": min((spread.chance for _, spread in found.pairs), default=None),
         "witnesses": list(found.witnesses),
     }
 
