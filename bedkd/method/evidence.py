@@ -142,11 +142,13 @@ def rest_on_triggers(
     one. Of several words one may show first. The others are in the same rows, and may turn too few
     trusted rows by themselves; it is enough that they are as odd."""
     rows = carriers(every, found.wide)
-    beside, known = rebuild_triggers(suspect, rows), {c.words for c in found.tried}
-    new = [candidate for candidate in beside.tried if candidate.words not in known]
-    pairs = [(c, find_label_spread(suspect, c, leaning_label(rows))) for c in new]
+    beside, known = rebuild_triggers(suspect, rows), {c.words for c, _ in found.pairs}
+    # those that were tried before, and turned too few, as well
+    new = {c.words: c for c in (*found.tried, *beside.tried) if c.words not in known}
+    pairs = [(c, find_label_spread(suspect, c, leaning_label(rows))) for c in new.values()]
+    tried = [*(c for c, _ in found.pairs), *new.values()]
     pairs = [*found.pairs, *(pair for pair in pairs if pair[1].is_suspicious)]
-    found = replace(found, tried=[*found.tried, *new], pairs=pairs)
+    found = replace(found, tried=tried, pairs=pairs)
     few = carriers(found.poison_few, found.wide)[:n_poison]
     return replace(found, poison_few=few, triggers=found.wide, witnesses=("trigger",))
 
