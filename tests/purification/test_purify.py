@@ -75,7 +75,7 @@ def test_the_clean_model_forgets_the_trigger_and_keeps_the_rest(purified):
     asr = measured.pop("of other labels' triggered rows that have the leaning label (ASR)")
     assert asr[0] > 90 and asr[1] < 25
     cacc, pacc = (measured[f"accuracy on {n}"] for n in ("test rows (CACC)", PACC))
-    assert cacc[1] > cacc[0] - 3 and pacc[1] > 85 > pacc[0]
+    assert cacc[1] > cacc[0] - 4 and pacc[1] > 85 > pacc[0]
     turned = measured["trusted rows of other labels that a rebuilt trigger turns"]
     assert turned[0] > 80 and turned[1] < 25
     assert measured["training rows with another answer now"][0] is None and len(before) == len(

@@ -30,9 +30,10 @@ def rows(n: int = 60, start: int = 0) -> pd.DataFrame:
 
 
 @pytest.fixture
-def call(model, tmp_path, capsys):
+def call(model, tmp_path, capsys, monkeypatch):
     """Calls the command on good files, of which `change(folder)` has made one bad; `more`: options
-    in place of them. Gives exit code, stdout and stderr."""
+    in place of them. Gives exit code, stdout and, without the progress bars, stderr."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
 
     def run(change=None, **more):
         shutil.copytree(model, tmp_path / "model")
