@@ -231,7 +231,8 @@ def arguments(files: dict, out) -> list[str]:
 
 
 def test_the_command_writes_and_says_the_verdict(theirs, tmp_path, capsys):
-    assert cli.main(arguments(theirs, tmp_path / "out")) == 0
+    short = ["--set", "dmm.epochs=4", "--set", "akd.cycles=1"]
+    assert cli.main([*arguments(theirs, tmp_path / "out"), *short]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("Backdoor found.") and str(tmp_path / "out") in printed
     assert (tmp_path / "out" / "card.md").exists()
