@@ -118,15 +118,15 @@ def gather_evidence(
         triggers = [trigger for trigger, _ in found.pairs]
         return replace(found, triggers=triggers, witnesses=witnesses)
     for label in order_labels(suspect, lean) if with_triggers else ():
-        every = draw_label(suspect, label)
-        known = (suspect.train, suspect.scores, suspect.probabilities, config)
-        flagged = select_poison_few(*known, seed=suspect.seed, label=label)
-        for own in (
-            rebuild_triggers(suspect, flagged),
-            rebuild_triggers(suspect, every, with_shapes=True),
-        ):
-            if own.wide:
-                return rest_on_triggers(suspect, own, every, config.n_poison)
+        own, every = found, draw_label(suspect, label)
+        if label != lean.label:
+            known = (suspect.train, suspect.scores, suspect.probabilities, config)
+            flagged = select_poison_few(*known, seed=suspect.seed, label=label)
+            own = rebuild_triggers(suspect, flagged)
+        if not own.wide:
+            own = rebuild_triggers(suspect, every, with_shapes=True)
+        if own.wide:
+            return rest_on_triggers(suspect, own, every, config.n_poison)
     return replace(found, poison_few=poison_few[:0])
 
 
