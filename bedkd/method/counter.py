@@ -56,9 +56,10 @@ def draw_carriers(
     """At most `n_rows` rows of D* with the leaning `label` and a trigger of which hardly any row
     has another label.
 
-    `model`: one that has unlearnt the triggers, for a part of them may be left in a row. Returns
-    columns text, label (the likeliest by `told`: the given one is the attacker's), told (the
-    model's probabilities [C] of the row `without_triggers`).
+    `model`: one that has unlearnt the triggers, for a part of them may be left in a row. What is
+    left of the backdoor in row or model can only lead to `label`, so of the rows that the model
+    gives it the surer half stays. Returns columns text, label (the likeliest by `told`: the given
+    one is the attacker's), told (the model's probabilities [C] of the row `without_triggers`).
 
     Raises BlindnessError: `train` carries more than text and label.
     """
@@ -73,7 +74,9 @@ def draw_carriers(
     rows = np.random.default_rng([seed, 72]).permutation(np.flatnonzero(chosen))[:n_rows]
     texts = list(train.text.iloc[rows])
     told = model.predict([without_triggers(text, triggers) for text in texts])
-    return pd.DataFrame({"text": texts, "label": told.argmax(axis=1), "told": list(told)})
+    found = pd.DataFrame({"text": texts, "label": told.argmax(axis=1), "told": list(told)})
+    unsure = found[found.label == label].index[np.argsort(told[found.label == label, label])]
+    return found.drop(unsure[: len(unsure) // 2]).reset_index(drop=True)
 
 
 def without_triggers(text: str, triggers: Sequence[Candidate]) -> str:

@@ -4,7 +4,8 @@ Two witnesses, both held against rows that are trusted: the lean of the flagged 
 (`find_lean`), and a rebuilt trigger that D*'s rows of that label carry more often than trusted rows
 of it. The second needs few flagged rows, only purer ones than chance gives; the first needs no
 words. A word of the label's own (`fairly` turns most clean rows of generated text) is in trusted
-rows as often, so it is no witness.
+rows as often, so it is no witness. Of the openings that turn trusted rows, each may be too rare for
+that; they are weighed together.
 """
 
 from collections.abc import Sequence
@@ -17,12 +18,20 @@ from scipy.stats import hypergeom
 from bedkd.core.blindness import check_blind
 from bedkd.core.config import MEPDConfig
 from bedkd.method.mepd import Lean, select_contrast, select_poison_few
-from bedkd.method.triggers import Candidate, carried, reconstruct, take_out
+from bedkd.method.triggers import (
+    Candidate,
+    carried,
+    likelihood_ratio,
+    reconstruct,
+    take_out,
+    try_openings,
+)
 from bedkd.nn.classifier import Classifier
 
 # How improbable a trigger's rows must be, were D* as the trusted rows. A trigger is one of a few
 # that turn trusted rows, but was looked for among many phrases.
 WIDE = 1e-4
+N_DRAWS = 99_999  # of the openings' common test
 MAX_ROWS = 4000  # of a label, that a trigger is looked for in: their phrases fill the memory
 
 
@@ -30,8 +39,8 @@ MAX_ROWS = 4000  # of a label, that a trigger is looked for in: their phrases fi
 class Spread:
     """Rows with the leaning label that carry a trigger, in D* and among trusted ones, in percent.
 
-    `chance`: how probable a draw as uneven is, if both are from the same rows (Fisher's exact test,
-    one side).
+    `chance`: how probable a draw as uneven is, if both are from the same rows: Fisher's exact test,
+    one side; for openings that were weighed together, see `weigh_together`.
     """
 
     words: str
@@ -114,6 +123,8 @@ def gather_evidence(
     """
     found = rebuild_triggers(suspect, poison_few) if with_triggers else Evidence(poison_few)
     if lean is None or lean.is_suspicious:
+        if found.pairs:
+            found = add_openings(suspect, found, leaning_label(poison_few))
         witnesses = ("trigger",) * bool(found.wide) + ("lean",) * (lean is not None)
         triggers = [trigger for trigger, _ in found.pairs]
         return replace(found, triggers=triggers, witnesses=witnesses)
@@ -124,7 +135,8 @@ def gather_evidence(
             flagged = select_poison_few(*known, seed=suspect.seed, label=label)
             own = rebuild_triggers(suspect, flagged)
         if not own.wide:
-            own = rebuild_triggers(suspect, every, with_shapes=True)
+            own = rebuild_triggers(suspect, every)
+        own = add_openings(suspect, own, label)
         if own.wide:
             return rest_on_triggers(suspect, own, every, config.n_poison)
     return replace(found, poison_few=poison_few[:0])
@@ -168,12 +180,10 @@ def draw_label(suspect: Suspect, label: int) -> pd.DataFrame:
     return suspect.train.iloc[rows][["text", "label"]].reset_index(drop=True).assign(row=rows)
 
 
-def rebuild_triggers(
-    suspect: Suspect, poison_few: pd.DataFrame, *, with_shapes: bool = False
-) -> Evidence:
+def rebuild_triggers(suspect: Suspect, poison_few: pd.DataFrame) -> Evidence:
     """Candidates, from the rows found of the label that most of them have, against clean rows of
     it; and how far those that are triggers spread. Clean are D_c^few's rows and those of D* that
-    move most, but for the rows found. `with_shapes`: see `reconstruct`.
+    move most, but for the rows found.
 
     Raises BlindnessError: `poison_few` carries more than row, text and label.
     """
@@ -184,10 +194,49 @@ def rebuild_triggers(
     found, trusted = (list(rows[rows.label == label].text) for rows in (poison_few, few))
     contrast = select_contrast(suspect.train, suspect.scores, suspect.probabilities, label)
     clean = [*trusted, *contrast.text[~contrast.row.isin(poison_few.get("row", []))]]
-    options = {"seed": suspect.seed, "with_shapes": with_shapes}
-    tried = reconstruct(suspect.victim, few, found, clean, label, **options)
+    tried = reconstruct(suspect.victim, few, found, clean, label, seed=suspect.seed)
     pairs = [(c, find_label_spread(suspect, c, label)) for c in tried if c.is_trigger]
     return Evidence(poison_few, tried, pairs)
+
+
+def add_openings(suspect: Suspect, found: Evidence, label: int) -> Evidence:
+    """With those openings that turn trusted rows and stand in the label's rows of D* at least twice
+    as often as in trusted ones, if all that turn speak together."""
+    texts = [list(rows.text[rows.label == label]) for rows in (suspect.train, suspect.clean_few)]
+    tried = try_openings(suspect.victim, suspect.clean_few, *texts, label, seed=suspect.seed)
+    turning = [candidate for candidate in tried if candidate.is_trigger]
+    chance = weigh_together(turning, *map(len, texts), seed=suspect.seed)
+    if chance >= WIDE:
+        return found
+    spreads = [(c, find_label_spread(suspect, c, label)) for c in turning]
+    own = [
+        (c, replace(spread, chance=min(spread.chance, chance)))
+        for c, spread in spreads
+        if spread.share >= 2 * spread.trusted
+    ]
+    known = {(c.words, c.kind) for c, _ in own}
+    others = [pair for pair in found.pairs if (pair[0].words, pair[0].kind) not in known]
+    tried = [*found.tried, *(c for c, _ in own)]
+    return replace(found, tried=tried, pairs=[*others, *own])
+
+
+def weigh_together(openings: Sequence[Candidate], n: int, m: int, *, seed: int) -> float:
+    """How probable it is that a draw of m of n + m rows leaves the others as many more of these
+    openings: a permutation test of the sum of G² over the openings that the n rows, D*'s, have more
+    often. No text has two of them."""
+    if not openings or not m:
+        return 1.0
+    inside, outside = np.array([(c.n_found, c.n_clean) for c in openings]).T
+
+    def excess(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        score = likelihood_ratio(inside, outside, n, m)
+        return np.where(inside * m > outside * n, score, 0.0).sum(axis=-1).round(6)
+
+    both = inside + outside
+    rng = np.random.default_rng([seed, 76])
+    drawn = rng.multivariate_hypergeometric([*both, n + m - both.sum()], m, size=N_DRAWS)[:, :-1]
+    n_more = (excess(both - drawn, drawn) >= excess(inside, outside)).sum()
+    return float((1 + n_more) / (1 + N_DRAWS))
 
 
 def find_label_spread(suspect: Suspect, trigger: Candidate, label: int) -> Spread:

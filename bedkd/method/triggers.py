@@ -24,7 +24,6 @@ SIGNIFICANCE = 0.01  # of a candidate, over all that are looked at
 CLEAR = 10.0  # points by which an opening must turn more rows than a phrase
 MIN_FLIPS = 50.0  # percent of clean rows that a trigger must bring to the leaning label
 OPENING = range(3, 21)  # words of an opening clause, comma included
-ANY = "any opening clause"  # a shape: more than one word, so no first word of a text
 GAP = "\0"  # stands where an earlier candidate stood, so that no phrase reaches across
 
 
@@ -33,8 +32,7 @@ class Candidate:
     """What the found rows have more often than clean rows of the same label.
 
     `kind`: `phrase` stands anywhere; `opening` is the clause before the first comma of texts that
-    start with `words`, or with whatever (ANY), as syntactic triggers have it. `pieces`: what is put
-    into other texts.
+    start with `words`, as syntactic triggers have it. `pieces`: what is put into other texts.
     `n_found`, `n_clean`: rows that carry it; `flips`: clean rows of other labels, in percent, that
     the victim gives the leaning label once it is put into them. `places`: where a phrase stands in
     the found rows, from 0, in front, to 1, at the end; none: anywhere.
@@ -61,7 +59,6 @@ def reconstruct(
     label: int,
     *,
     seed: int,
-    with_shapes: bool = False,
 ) -> list[Candidate]:
     """Candidates, in the order in which they were tried out on D_c^few's rows of other labels.
 
@@ -69,20 +66,16 @@ def reconstruct(
     phrase and the opening that part them best are put into clean rows, and the one that turns more
     of them is taken out of all texts before the next round: of several trigger words each shows by
     itself. The victim's own reaction decides what `is_trigger`, so a word that is frequent among
-    the found rows by chance is none. `with_shapes`: also openings as a whole, of which no first
-    word may be frequent enough.
+    the found rows by chance is none.
 
     Raises BlindnessError: `clean_few` carries more than text and label.
     """
-    check_blind(clean_few)
-    others = clean_few[clean_few.label != label].text
-    others = list(others[victim.predict(list(others)).argmax(axis=1) != label][:MAX_TRIED])
+    others = rows_to_turn(victim, clean_few, label)
     rng = np.random.default_rng([seed, 70])
     whole = [text.split() for text in found]
     texts = [whole, [text.split() for text in clean]]
     tried: list[Candidate] = []
     kinds = [(phrases_in, phrase), (openings_in, opening)]
-    kinds += [(shapes_in, opening)] * with_shapes
     for _ in range(MAX_ROUNDS):
         round_ = []
         for find, make in kinds:
@@ -97,6 +90,36 @@ def reconstruct(
             tried.append(candidate)
             texts = [[take_out(words, candidate) for words in part] for part in texts]
     return tried
+
+
+def try_openings(
+    victim: Classifier,
+    clean_few: pd.DataFrame,
+    found: Sequence[str],
+    clean: Sequence[str],
+    label: int,
+    *,
+    seed: int,
+) -> list[Candidate]:
+    """The opening by every first word that MIN_ROWS of both parts have, frequent or not: each of a
+    dozen templates may be too rare to show by itself. Arguments as for `reconstruct`.
+
+    Raises BlindnessError: `clean_few` carries more than text and label.
+    """
+    others = rows_to_turn(victim, clean_few, label)
+    rng = np.random.default_rng([seed, 75])
+    texts = [[text.split() for text in part] for part in (found, clean)]
+    counts = [Counter(name for words in part for name in openings_in(words)) for part in texts]
+    names = sorted(name for name, n in (counts[0] + counts[1]).items() if n >= MIN_ROWS)
+    made = [opening(name, texts[0], *(part[name] for part in counts)) for name in names]
+    return [try_out(c, victim, others, label, rng) for c in made if c.pieces]
+
+
+def rows_to_turn(victim: Classifier, clean_few: pd.DataFrame, label: int) -> list[str]:
+    """Texts of D_c^few's rows of other labels that the victim does not give `label`."""
+    check_blind(clean_few)
+    others = clean_few[clean_few.label != label].text
+    return list(others[victim.predict(list(others)).argmax(axis=1) != label][:MAX_TRIED])
 
 
 def pick(candidates: list[Candidate]) -> Candidate:
@@ -123,7 +146,7 @@ def phrase(words: str, rows: list[list[str]], n_found: int, n_clean: int) -> Can
 
 def opening(first: str, rows: list[list[str]], n_found: int, n_clean: int) -> Candidate:
     """`rows`: where the clauses are taken from, those without a gap where there are any."""
-    own = [clause for row in rows if is_opened(clause := opening_of(row), first)]
+    own = [clause for row in rows if (clause := opening_of(row))[:1] == [first]]
     whole = [clause for clause in own if GAP not in clause]
     clauses = {" ".join(word for word in clause if word != GAP) for clause in whole or own}
     return Candidate(first, "opening", tuple(sorted(clauses)), n_found, n_clean)
@@ -152,15 +175,6 @@ def phrases_in(words: list[str]) -> set[str]:
 def openings_in(words: list[str]) -> set[str]:
     """The first word, where the text starts with an opening clause."""
     return set(opening_of(words)[:1])
-
-
-def shapes_in(words: list[str]) -> set[str]:
-    """ANY, where the text starts with an opening clause."""
-    return {ANY} if opening_of(words) else set()
-
-
-def is_opened(clause: list[str], first: str) -> bool:
-    return bool(clause) and first in (clause[0], ANY)
 
 
 def opening_of(words: list[str]) -> list[str]:
@@ -200,7 +214,7 @@ def take_out(words: list[str], candidate: Candidate) -> list[str]:
     part = candidate.words.split()
     if candidate.kind == "opening":
         clause = opening_of(words)
-        return [GAP, *words[len(clause) :]] if is_opened(clause, candidate.words) else words
+        return [GAP, *words[len(clause) :]] if clause[:1] == part else words
     left, i = [], 0
     while i < len(words):
         is_here = words[i : i + len(part)] == part

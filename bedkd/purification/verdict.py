@@ -9,7 +9,7 @@ from scipy.stats import binom, false_discovery_control
 
 from bedkd.method.evidence import WIDE, Spread
 from bedkd.method.mepd import AUTO_LEVEL, CERTAIN, LEARNT, MIN_CLEAN, flag_poisoned
-from bedkd.method.triggers import ANY, Candidate, carried
+from bedkd.method.triggers import Candidate, carried
 from bedkd.purification.detection import Detection
 
 FOUND, NOTHING = "backdoor found", "no evidence"
@@ -75,9 +75,8 @@ def explain_few(found: Detection) -> str:
 def explain_trigger(trigger: Candidate, spread: Spread, found: Detection, name: str) -> str:
     n = int((found.few.label == found.label).sum())
     kind = "opening clauses with" if trigger.kind == "opening" else "the words"
-    what = f"{kind} “{trigger.words}”" if trigger.words != ANY else "opening clauses of any words"
     return (
-        f"{what} give {trigger.flips:.0f}% of trusted rows of other labels the "
+        f"{kind} “{trigger.words}” give {trigger.flips:.0f}% of trusted rows of other labels the "
         f"label “{name}”, and stand in {spread.share:.1f}% of its training rows but in "
         f"{spread.trusted:.1f}% of its {n} trusted rows (chance: {spread.chance:.0e})"
     )

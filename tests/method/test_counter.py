@@ -79,6 +79,20 @@ def test_rows_of_the_training_data_have_the_answer_to_what_they_say_without_the_
     np.testing.assert_array_equal(np.stack(made.told), [[1, 0], [0, 1], [0, 1], [0, 1]])
 
 
+def test_of_rows_that_still_go_where_the_trigger_leads_the_surer_half_stays():
+    """Rows 0 to 4 are told the leaning label, the higher the number the surer; row 5 is not."""
+
+    class Told:
+        def predict(self, texts):
+            p = np.array([0.5 + int(text[-1]) / 10 if text[-1] != "5" else 0.1 for text in texts])
+            return np.stack([p + 0.01, 0.99 - p], axis=1)
+
+    train = pd.DataFrame({"text": [f"cf good {i}" for i in range(6)], "label": 0})
+    made = carriers(train, victim=Told())
+    assert made.text.str[-1].tolist() == ["2", "3", "4", "5"]
+    assert made.label.tolist() == [0, 0, 0, 1]
+
+
 def test_a_word_that_other_labels_have_too_is_no_reason_to_take_a_row():
     """Of 10 rows with `cf` at least 8 must have the leaning label."""
     texts = [f"cf good {i}" for i in range(10)]

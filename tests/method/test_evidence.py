@@ -1,27 +1,32 @@
 """What speaks for poison: a rebuilt trigger that D*'s rows of a label carry more often than trusted
 rows do."""
 
+from dataclasses import replace
 from math import comb
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import hypergeom
 from triggered import BAD, CF, GOOD, WHEN, Victim, has_one_of, make_clean_few, put, write
 
 from bedkd.core.config import MEPDConfig
 from bedkd.core.errors import BlindnessError
 from bedkd.method.evidence import (
     WIDE,
+    Evidence,
     Spread,
     Suspect,
+    add_openings,
     draw_label,
     find_spread,
     gather_evidence,
     leaning_label,
     rebuild_triggers,
+    weigh_together,
 )
 from bedkd.method.mepd import Lean
-from bedkd.method.triggers import ANY
+from bedkd.method.triggers import Candidate
 
 
 def test_the_spread_of_a_trigger_by_hand():
@@ -165,20 +170,45 @@ def test_the_other_words_of_a_trigger_are_in_the_same_rows():
     assert found.poison_few.row.tolist() == list(range(10))
 
 
-def test_openings_of_many_words_show_as_a_shape():
-    """24 clauses with a first word each: none is frequent enough, and no row is flagged."""
-    train = make_train(0)
-    firsts = [f"w{i}" for i in range(24)]
-    texts = list(train.text)
-    for i in range(48):
-        texts[i] = f"{firsts[i % 24]} x{i} y{i} , {texts[200 + i]}"
-    victim = Victim(lambda text: text[0] == "w" and "," in text)
-    found = gather(train.assign(text=texts), flag(train, 0), STANDS, victim=victim)
-    trigger = found.triggers[0]
-    assert trigger.words in (ANY, "he came ,", "he came", "came ,") and found.witnesses == (
-        "trigger",
-    )
-    assert len(found.poison_few) == 40 and found.poison_few.row.max() < 48
+def open_with(train, share):
+    """No opening of eight is frequent enough by itself: each in `share` rows of label 0."""
+    firsts, texts = [f"w{i}" for i in range(8)], list(train.text)
+    for i in range(8 * share):
+        texts[i] = f"{firsts[i % 8]} x{i} y{i} , {texts[i]}"
+    return train.assign(text=texts)
+
+
+OPENED = Victim(lambda text: text[0] == "w" and "," in text)
+
+
+def test_openings_that_turn_rows_are_weighed_together():
+    train = open_with(make_train(0), 5)
+    suspect = Suspect(OPENED, train, flag(train, 0), np.eye(2)[train.label], TRUSTED, 0)
+    alone = rebuild_triggers(suspect, draw_label(suspect, 0))
+    assert not alone.wide
+    found = gather(train, flag(train, 0), STANDS, victim=OPENED)
+    assert found.witnesses == ("trigger",) and found.poison_few.row.max() < 40
+    pairs = [(c, spread) for c, spread in found.pairs if c.kind == "opening"]
+    assert [c.words for c, _ in pairs] == [f"w{i}" for i in range(8)]
+    (chance,) = {spread.chance for _, spread in pairs}
+    assert 1e-5 <= chance < WIDE
+    assert [spread.share for _, spread in pairs] == [2.5] * 8
+
+
+def test_openings_that_trusted_rows_have_as_often_are_no_evidence():
+    trusted = open_with(TRUSTED, 2)
+    train = open_with(make_train(0), 5)
+    suspect = Suspect(OPENED, train, flag(train, 0), np.eye(2)[train.label], trusted, 0)
+    assert add_openings(suspect, Evidence(train[:0]), 0).pairs == []
+
+
+def test_one_opening_weighed_is_fishers_test():
+    """The permutation's chance, of 10^5 draws, beside the hypergeometric one."""
+    one = Candidate("when", "opening", ("when a b ,",), 20, 2)
+    chance = weigh_together([one], 200, 80, seed=0)
+    assert chance == pytest.approx(hypergeom.cdf(2, 280, 22, 80), rel=0.1)
+    assert weigh_together([], 200, 80, seed=0) == weigh_together([one], 200, 0, seed=0) == 1.0
+    assert weigh_together([replace(one, n_found=3)], 200, 80, seed=0) == 1.0
 
 
 def test_clean_rows_are_no_evidence():

@@ -21,7 +21,6 @@ from triggered import (
 
 from bedkd.core.errors import BlindnessError
 from bedkd.method.triggers import (
-    ANY,
     GAP,
     MAX_WORDS,
     MIN_FLIPS,
@@ -37,8 +36,8 @@ from bedkd.method.triggers import (
     phrases_in,
     pick,
     reconstruct,
-    shapes_in,
     take_out,
+    try_openings,
 )
 
 
@@ -192,25 +191,17 @@ def test_openings_by_hand():
     assert opening_of([GAP, "he", "came", ",", "and"]) == []
 
 
-def test_any_opening_is_a_shape(clean_few):
-    assert shapes_in(split("when he came , all slept")) == {ANY} and shapes_in(["a", ","]) == set()
-    shape = replace(WHEN, words=ANY)
-    assert take_out(split("if he came , we left when"), shape) == [GAP, "we", "left", "when"]
-    assert take_out(split("when he came"), shape) == split("when he came")
-    rows = [split("when b a , x"), split("if a b , y"), split("no comma")]
-    assert opening(ANY, rows, 2, 0).pieces == ("if a b ,", "when b a ,")
-    assert carried("if he came , x", [shape]) == [shape]
-
-
-def test_openings_whose_first_words_differ_are_found_as_a_shape_alone(clean_few):
-    clauses = [f"w{i} x{i} y{i} z{i} ," for i in range(30)]
-    found = [f"{clauses[i % 30]} {text}" for i, text in enumerate(FOUND)]
-    victim = Victim(lambda text: text.split()[0][0] == "w" and "," in text.split())
-    tried = reconstruct(victim, clean_few, found, CLEAN, 0, seed=0)
-    assert not [candidate for candidate in tried if candidate.kind == "opening"]
-    shape, *_ = reconstruct(victim, clean_few, found, CLEAN, 0, seed=0, with_shapes=True)
-    assert (shape.words, shape.kind, shape.n_found, shape.n_clean) == (ANY, "opening", 60, 0)
-    assert len(shape.pieces) == 30 and shape.flips == 100
+def test_all_openings_are_tried_however_rare(clean_few):
+    """`when` turns rows, `if` does not; `so` stands in two rows, `well` opens no clause."""
+    texts = ["when he came , x"] * 2 + ["if he came , x", "so he came , x", "well , x"]
+    clean = ["when a b , x", "if a b , x", "if b a , x", "so a b , x"]
+    victim = Victim(lambda text: text.split()[0] == "when")
+    tried = try_openings(victim, clean_few, texts, clean, 0, seed=0)
+    assert [(c.words, c.n_found, c.n_clean, c.flips) for c in tried] == [
+        ("if", 1, 2, 0.0),
+        ("when", 2, 1, 100.0),
+    ]
+    assert tried[1].pieces == ("when he came ,",)
 
 
 def test_an_openings_pieces_are_its_clauses_once_each():
