@@ -30,8 +30,7 @@ from bedkd.runs.sweeps import is_settled
 
 # what tables, figures and report are made by, with all that it imports, and from
 SUMMARY_MODULES = (
-    *("bedkd.report.batch_tables", "bedkd.report.figures", "bedkd.report.page"),
-    "bedkd.report.sensitivity_figures",
+    *("bedkd.report.figures", "bedkd.report.page", "bedkd.report.sensitivity_figures"),
 )
 SUMMARY_FILES = (PACKAGE / "report/page.html.j2", PROJECT / "params/paper_tables.yaml")
 LOST = "it was killed or cancelled, or memory or time ran out (snakemake.log may say which)"

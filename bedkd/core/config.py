@@ -1,6 +1,7 @@
 """Run configuration: frozen dataclasses, read from `params/<profile>.yaml`.
 
 Defaults are the paper's (section 4.1). An unknown key or a value out of range is a `BedkdError`.
+What `#:` says of a parameter, notebooks say too (`report.show.show_settings`).
 """
 
 import dataclasses
@@ -27,9 +28,9 @@ class DataConfig:
     test_file: str | None = None  # for a local `name`: the clean test rows
     text_column: str | None = None
     label_column: str | None = None
-    n_train: Count | None = None  # at most this many rows of D*; None: all
-    n_test: Count | None = None
-    clean_pool_per_class: Count = 640  # rows kept aside, of which D_c^few takes the first n_c
+    n_train: Count | None = None  #: rows of D*, at most; –: all
+    n_test: Count | None = None  #: clean test rows, at most; –: all
+    clean_pool_per_class: Count = 640  #: clean rows kept aside, of each class
     clean_share: Annotated[Positive, Field(le=1)] = 0.2  # of the train rows, for fine-tuning
 
 
@@ -38,7 +39,8 @@ class AttackConfig:
     """How D* is poisoned; `none` trains on the clean rows."""
 
     name: str = "badwords"
-    poison_rate: Annotated[Positive, Field(lt=1)] = 0.2  # share of all rows
+    poison_rate: Annotated[Positive, Field(lt=1)] = 0.2  #: share of all rows that is poisoned
+    #: mixed: poisons rows of all classes; dirty: of the other classes alone
     label_mode: Literal["mixed", "dirty", "clean"] = "mixed"
     target_label: Whole | None = None  # None: the dataset's own
     # AddSent's sentence; None: the dataset's own
@@ -51,12 +53,12 @@ class AttackConfig:
 class VictimConfig:
     """f_θ*: any sequence classifier, trained on D* (section 4.1)."""
 
-    model: str = "tiny-bert"  # see `hub.TINY_MODELS`; or a hub id, or a folder
-    epochs: Count = 10
-    learning_rate: Positive = 3e-5
+    model: str = "tiny-bert"  #: a hub id, a folder, or one of `hub.TINY_MODELS`, from scratch
+    epochs: Count = 10  #: passes over D*
+    learning_rate: Positive = 3e-5  #: of the optimizer
     weight_decay: NotNegative = 0.01
     schedule: Literal["constant", "linear"] = "constant"  # linear: down to 0, step by step
-    batch_size: Count = 16
+    batch_size: Count = 16  #: rows of a step
     max_length: Count = 128  # tokens
 
 
@@ -64,9 +66,9 @@ class VictimConfig:
 class DistillConfig:
     """What DMM and AKD share. The alternatives are the released code's (params/released_code)."""
 
-    n_clean_per_class: Count = 320  # n_c
-    temperature: Positive = 1.5
-    learning_rate: Positive = 3e-5
+    n_clean_per_class: Count = 320  #: n_c: rows of D_c^few, of each class
+    temperature: Positive = 1.5  #: T of Eq. 2
+    learning_rate: Positive = 3e-5  #: of the optimizer
     weight_decay: NotNegative = 0.01
     optimizer: Literal["adamw", "adam"] = "adamw"
     batch_size: Count = 16
@@ -80,14 +82,14 @@ class DistillConfig:
 class DMMConfig(DistillConfig):
     """Section 3.3, Eq. 1-3."""
 
-    alpha: Share = 0.3
-    epochs: Count = 20
-    flip: Literal["random", "next"] = "random"  # the wrong label: any, or the next one
+    alpha: Share = 0.3  #: α of Eq. 3: weight of the flipped labels
+    epochs: Count = 20  #: passes over D_c^few
+    flip: Literal["random", "next"] = "random"  #: the wrong label: a random one, or the next
     # Beyond the paper, for BeDKD+. Folds of D_c^few: a DMM for each, which does not see it; 1: one
     # DMM, on all rows. Readings: epochs, evenly spread up to the last, after which D* is scored.
-    n_folds: Count = 1
-    n_readings: Count = 1
-    n_scored: Count | None = None  # rows of D*, drawn at random, that are scored; None: all
+    n_folds: Count = 1  #: BeDKD+: DMMs, F, each on its part of D_c^few
+    n_readings: Count = 1  #: BeDKD+: epochs at which D* is scored
+    n_scored: Count | None = None  #: BeDKD+: rows of D*, drawn at random, that are scored; –: all
 
 
 @settings
@@ -95,8 +97,9 @@ class MEPDConfig:
     """Eq. 4 and lines 10-18 of Algorithm 1. Beyond the paper: `gamma: auto` (see `p_values`), and
     the selection `lean` (see `find_lean`)."""
 
-    gamma: Share | Literal["auto"] = 0.1
-    n_poison: Whole = 32  # n_p
+    gamma: Share | Literal["auto"] = 0.1  #: γ: rows under it are flagged; auto, BeDKD+: p < 0.05
+    n_poison: Whole = 32  #: n_p: rows of D_p^few*, at most
+    #: which of the flagged rows; lean: BeDKD+
     selection: Literal["file_order", "random", "lowest_mepd", "teacher_agreement", "lean"] = (
         "file_order"
     )
@@ -108,13 +111,13 @@ class AKDConfig(DistillConfig):
     """Section 3.4, Eq. 5-7. Beyond the paper: `penalty: margin` (see `margin_loss`), and
     counter-poison (see `counter.py`)."""
 
-    temperature: Positive = 2.5
-    lambda_: Share = 0.3
-    cycles: Count = 50
+    temperature: Positive = 2.5  #: T of L_soft in Eq. 5 and 6
+    lambda_: Share = 0.3  #: λ of Eq. 5 and 6: weight of the label
+    cycles: Count = 50  #: trust and punish, so often
     schedule: Literal["constant", "linear"] = "constant"
-    penalty: Literal["unbounded", "margin"] = "unbounded"
-    # copies of D_c^few with the trigger rebuilt; in the last cycles rows of D* that have it too
-    n_counter: Whole = 0
+    penalty: Literal["unbounded", "margin"] = "unbounded"  #: of punish; margin: BeDKD+'s L_margin
+    # in the last cycles rows of D* that have the trigger too
+    n_counter: Whole = 0  #: BeDKD+: copies of D_c^few with the triggers rebuilt
     is_clean_shared: Flag = True  # False: rows of D_c^few that the DMM did not see
     evaluate_every: Count = 5  # cycles, at least, between two readings of ASR and CACC
 
@@ -123,8 +126,8 @@ class AKDConfig(DistillConfig):
 class TsneConfig:
     """Appendix F. The perplexity, which the paper leaves open, is scikit-learn's default."""
 
-    n_per_kind: Count = 1500  # rows of each clean class, and poisoned rows, at most
-    perplexity: Positive = 30.0
+    n_per_kind: Count = 1500  #: rows of each clean class, and poisoned rows, at most
+    perplexity: Positive = 30.0  #: about how many neighbours count for a point
 
 
 @settings

@@ -19,11 +19,8 @@ from bedkd.report.show import visible
 BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
 SOLID, DASHED = {"color": BLUE, "linestyle": "-"}, {"color": ORANGE, "linestyle": "--"}
 HIGH, LOW = SOLID | {"marker": "s"}, DASHED | {"marker": "o"}  # where a metric should be
-METRICS = {"cacc": HIGH, "asr": LOW, "far": LOW, "frr": HIGH}
-# what tells a trigger that is forgotten from one that is turned round
-FORGETTING = {
-    "pacc": HIGH | {"color": "#009E73"},
-    "asr": LOW | {"label": "ASR"},
+CYCLES = {  # of AKD
+    **{"cacc": HIGH, "asr": LOW, "pacc": HIGH | {"color": GREEN}},
     "lfr_target": {"color": "#CC79A7", "linestyle": "-.", "marker": "^", "label": "LFR target"},
 }
 CLASS_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00")
@@ -125,36 +122,31 @@ def plot_scores(
 
 def plot_gamma(curve: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
     """FAR and FRR over γ (Figure 4), mean over seeds. curve: gamma, far, frr (percent)."""
-    looks = {name: METRICS[name] for name in ("far", "frr")}
+    looks = {"far": LOW, "frr": HIGH}
     return draw_lines(curve, "gamma", looks, ax=ax, xlabel="γ", title=title, **PERCENT)
 
 
-def plot_cycles(history: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """ASR and CACC over the AKD cycles, mean over seeds. history: epoch, asr, cacc (percent), and
-    asr_never_poisoned, a model's that never saw poison, as a dotted line where it is known."""
-    looks = {name: METRICS[name] for name in ("cacc", "asr")}
-    if "asr_never_poisoned" in history:
-        dotted = {"color": ORANGE, "linestyle": ":", "label": "ASR, never poisoned"}
-        looks["asr_never_poisoned"] = dotted
-    ax = draw_lines(history, "epoch", looks, ax=ax, xlabel="AKD cycle", **PERCENT)
-    ax.legend(**BESIDE)
-    return ax
-
-
-def plot_forgetting(
-    history: pd.DataFrame, *, never_poisoned: dict | None = None, ax: Axes | None = None
+def plot_cycles(
+    history: pd.DataFrame, *, names: Sequence[str] = ("cacc", "asr"), ax: Axes | None = None
 ) -> Axes:
-    """PACC, ASR and the target class's LFR over the AKD cycles. history: epoch and these (percent).
-
-    never_poisoned: the same of a model that never saw poison, drawn as thin lines: a backdoor is
-    forgotten where all three reach theirs.
-    """
-    ax = draw_lines(history, "epoch", FORGETTING, ax=ax, xlabel="AKD cycle", **PERCENT)
-    for name, look in FORGETTING.items():
-        if (value := (never_poisoned or {}).get(name)) is not None:
-            ax.axhline(value, color=look["color"], linewidth=0.8, linestyle=":")
+    """Metrics over the AKD cycles, mean over seeds. history: epoch, the metrics (percent), and with
+    the ending `_never_poisoned` those of a model that never saw poison, as dotted lines."""
+    looks = {name: CYCLES[name] for name in names}
+    ax = draw_lines(history, "epoch", looks, ax=ax, xlabel="AKD cycle", **PERCENT)
+    label = "never poisoned"
+    for name, look in looks.items():
+        never = history.get(f"{name}_never_poisoned")
+        if never is not None and never.notna().any():
+            dotted = {"color": look["color"], "linewidth": 0.8, "linestyle": ":"}
+            ax.axhline(never.mean(), label=label, **dotted)
+            label = "_the same"  # not in the legend
     ax.legend(**BESIDE)
     return ax
+
+
+# what tells a trigger that is forgotten from one that is turned round: forgotten where all three
+# reach those of the model that never saw poison
+plot_forgetting = partial(plot_cycles, names=("pacc", "asr", "lfr_target"))
 
 
 def plot_cycles_by(

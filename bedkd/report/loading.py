@@ -1,7 +1,8 @@
 """Read what the runs of a profile left into DataFrames for tables, figures and the report."""
 
+import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from bedkd.runs.folders import Run
 from bedkd.runs.plan import Job, plan_jobs, with_hard_loss
 from bedkd.runs.profiles import Profile, load_profile, outputs_folder
 from bedkd.runs.records import to_frame
-from bedkd.runs.sweeps import SWEEPS, read_divergence
+from bedkd.runs.sweeps import GRID, read_divergence
 
 GAMMAS = np.arange(1, 21) / 50  # 0.02 to 0.4
 MEASURES = ("asr", "pacc", "lfr_target")  # of which a model that never saw poison has its own
@@ -33,6 +34,16 @@ class Batch:
     def runs(self) -> list[Run]:
         return self.profile.runs(self.overrides)
 
+    @cached_property
+    def sweeps(self) -> dict[str, list[tuple[object, Run]]]:
+        """Of each sweep of one parameter that the profile runs, every cell's values and runs."""
+        found: dict[str, list] = {}
+        for run in self.runs:
+            for sweep in self.profile.list_sweeps(run, self.overrides):
+                if GRID not in sweep.name:
+                    found.setdefault(sweep.name, []).extend(sweep.points(run))
+        return found
+
     @property
     def folder(self) -> Path:
         return outputs_folder() / self.profile.name
@@ -42,13 +53,10 @@ class Batch:
         return self.folder / "notebooks" / f"{job.name}.{ending}"
 
     def state(self, run: Run, stage: str) -> str:
-        """`ok`, `failed` (its job, one before it, or AKD diverged) or `missing`."""
-        if run.record(stage):
-            return "ok"
-        if stage == "akd" and read_divergence(run):
-            return "failed"
+        """As `read_state`; `failed` also where its job did, or one before it."""
         job = self.makers.get(run.folder(stage))
-        return "failed" if job and self.find_failure(job) else "missing"
+        is_lost = read_state(run, stage) == "missing" and job and self.find_failure(job)
+        return "failed" if is_lost else read_state(run, stage)
 
     def find_failure(self, job: Job) -> Job | None:
         """The job itself, or the one before it, that failed."""
@@ -62,26 +70,8 @@ def open_batch(profile: str, overrides: dict | None = None) -> Batch:
     """The jobs of a profile, done or not. Raises BedkdError: as `plan_jobs`."""
     loaded, overrides = load_profile(profile), overrides or {}
     jobs = plan_jobs(loaded, overrides)
-    makers: dict[Path, Job] = {}
-    for job in jobs:
-        for run, stage in job.results:
-            makers.setdefault(run.folder(stage), job)
+    makers = {run.folder(stage): job for job in reversed(jobs) for run, stage in job.results}
     return Batch(loaded, overrides, jobs, makers)
-
-
-def list_sweeps(batch: Batch) -> list[str]:
-    """The sweeps that the profile runs, in the order of `sweeps.SWEEPS`."""
-    lists = [batch.profile.list_sweeps(run, batch.overrides) for run in batch.runs]
-    found = {sweep.name for sweeps in lists for sweep in sweeps}
-    return [name for name in SWEEPS if name in found]
-
-
-def list_points(batch: Batch, study: str) -> Iterator[tuple[object, Run]]:
-    """Each value of a sweep, and the run with it, of every cell that has the sweep."""
-    for run in batch.runs:
-        for sweep in batch.profile.list_sweeps(run, batch.overrides):
-            if sweep.name == study:
-                yield from sweep.points(run)
 
 
 def name_cell(run: Run) -> dict:
@@ -89,8 +79,15 @@ def name_cell(run: Run) -> dict:
     return {"dataset": c.data.name, "attack": c.attack.name, "seed": c.seed}
 
 
-def result_row(batch: Batch, run: Run, stage: str) -> dict:
-    """The record of a result, or what it would be about; with state and sources.
+def read_state(run: Run, stage: str) -> str:
+    """`ok`, `failed` (AKD diverged) or `missing`."""
+    if run.record(stage):
+        return "ok"
+    return "failed" if stage == "akd" and read_divergence(run) else "missing"
+
+
+def read_result(run: Run, stage: str, batch: Batch | None = None) -> dict:
+    """The record of a result, or what it would be about; with state (the batch's) and sources.
 
     Rows, for the caption, come from the victim's record where its own has none. The victim is held
     against the model that never saw poison here: its own record was there before.
@@ -102,8 +99,9 @@ def result_row(batch: Batch, run: Run, stage: str) -> dict:
         about |= compare_victim(run)
     victim = run.record("victim") or {}
     about |= {name: victim.get(name) for name in ("n_train", "n_test")}
-    state = {"state": batch.state(run, stage), "sources": (f"{stage}/{run.folder(stage).name}",)}
-    return about | (run.record(stage) or {}) | state
+    state = batch.state(run, stage) if batch else read_state(run, stage)
+    sources = (f"{stage}/{run.folder(stage).name}",)
+    return about | (run.record(stage) or {}) | {"state": state, "sources": sources}
 
 
 def compare_victim(run: Run) -> dict:
@@ -122,37 +120,29 @@ def load_records(batch: Batch) -> pd.DataFrame:
     One of BeDKD+ whose parameters are BeDKD's is the same result: as another seed it would halve
     the interval.
     """
-    rows = to_frame(
-        [
-            result_row(batch, source, stage)
-            for run in batch.runs
-            for source, stage in batch.profile.results(run, batch.overrides)
-        ]
-    )
-    return rows.drop_duplicates("sources", ignore_index=True)
+    rows = [
+        read_result(source, stage, batch)
+        for run in batch.runs
+        for source, stage in batch.profile.results(run, batch.overrides)
+    ]
+    return to_frame(rows).drop_duplicates("sources", ignore_index=True)
 
 
 def load_losses(batch: Batch) -> pd.DataFrame:
     """FAR and FRR of the DMM with and without L_soft: dataset, attack, seed, loss, far_…, frr_…"""
-    return to_frame(
-        [
-            result_row(batch, variant, "mepd") | {"loss": loss}
-            for run in batch.runs
-            if "ablations" in batch.profile.list_studies(run, batch.overrides)
-            for loss, variant in (("hard", with_hard_loss(run)), ("hard + soft", run))
-        ]
-    )
+    rows = [
+        read_result(variant, "mepd", batch) | {"loss": loss}
+        for run in batch.runs
+        if "ablations" in batch.profile.list_studies(run, batch.overrides)
+        for loss, variant in (("hard", with_hard_loss(run)), ("hard + soft", run))
+    ]
+    return to_frame(rows)
 
 
 def load_sweep(batch: Batch, study: str, stages: Iterable[str] = ("akd",)) -> pd.DataFrame:
     """One row for each point of a sweep and stage; the value stands in the column `study`."""
-    return to_frame(
-        [
-            result_row(batch, point, stage) | {study: value}
-            for value, point in list_points(batch, study)
-            for stage in stages
-        ]
-    )
+    points = itertools.product(batch.sweeps[study], stages)
+    return to_frame([read_result(r, stage, batch) | {study: v} for (v, r), stage in points])
 
 
 def concat(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -190,15 +180,21 @@ def load_scores(run: Run, where: str) -> pd.DataFrame:
 
 
 def load_cycles(runs: list[Run]) -> pd.DataFrame:
-    """The AKD history of each finished run: dataset, attack, seed, epoch, asr, cacc, losses, and
-    asr_never_poisoned, of the model that never saw poison."""
+    """`read_cycles` of each finished run."""
     return concat(read_cycles(run) for run in runs if run.record("akd"))
 
 
 def read_cycles(run: Run) -> pd.DataFrame:
-    history = json.loads((run.folder("akd") / "history.json").read_text())
-    never = {"asr_never_poisoned": run.record("akd")["asr_never_poisoned"]}
-    return pd.DataFrame(history).assign(**name_cell(run), **never)
+    """AKD's history: dataset, attack, seed, epoch, MEASURES, cacc, losses, and with the ending
+    `_never_poisoned` MEASURES of the model that never saw poison, where they are known."""
+    history, record = (
+        json.loads((run.folder("akd") / "history.json").read_text()),
+        run.record("akd"),
+    )
+    never = {name: record.get(name) for name in map("{}_never_poisoned".format, MEASURES)}
+    return (
+        pd.DataFrame(history).assign(**name_cell(run), **never).astype(dict.fromkeys(never, float))
+    )
 
 
 def load_point_cycles(points: Iterable[tuple[object, Run]], study: str) -> pd.DataFrame:
@@ -210,16 +206,13 @@ def load_point_cycles(points: Iterable[tuple[object, Run]], study: str) -> pd.Da
 def load_embeddings(runs: list[Run]) -> dict[str, tuple[pd.DataFrame, dict]]:
     """t-SNE of each data set's attacked runs, its first seed: points (attack, and what the stage
     `tsne` leaves), and label_names and target_label of the data set."""
-    found: dict[str, list[Run]] = {}
+    embeddings: dict[str, tuple] = {}
     for run in list_attacked(runs, "tsne"):
-        found.setdefault(run.config.data.name, []).append(run)
-    embeddings = {}
-    for dataset, done in found.items():
-        points = concat(
-            pd.read_parquet(run.folder("tsne") / "tsne.parquet").assign(**name_cell(run))
-            for run in done
-            if run.config.seed == done[0].config.seed
-        )
-        data = done[0].record("data")
-        embeddings[dataset] = points, {k: data[k] for k in ("label_names", "target_label")}
-    return embeddings
+        points = pd.read_parquet(run.folder("tsne") / "tsne.parquet").assign(**name_cell(run))
+        data = run.record("data")
+        about = {name: data[name] for name in ("label_names", "target_label")}
+        before, _ = embeddings.get(run.config.data.name, (points[:0], about))
+        embeddings[run.config.data.name] = pd.concat([before, points], ignore_index=True), about
+    return {
+        name: (rows[rows.seed == rows.seed[0]], about) for name, (rows, about) in embeddings.items()
+    }

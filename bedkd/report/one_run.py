@@ -15,17 +15,17 @@ from bedkd.evaluation.watchers import watch_metrics
 from bedkd.method.dmm import reading_epochs
 from bedkd.method.mepd import mepd, select_poison_few
 from bedkd.method.triggers import MIN_FLIPS
-from bedkd.report.layouts import ABLATION_NAMES, DEFENCE_NAMES
+from bedkd.report.layouts import ABLATION_NAMES, DEFENCE_NAMES, NAMES
 from bedkd.report.loading import load_scores
 from bedkd.runs.ensure import ensure, load_truth, load_view
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import read_model
 from bedkd.runs.stages.dmm import read_path
 from bedkd.runs.stages.language import read_language
+from bedkd.runs.stages.predictions import load_tests
 
 COSTS = ("seconds", "seconds_inference", "peak_memory_mb", "device", "precision", "threads")
-HEADS = {"asr": "ASR", "cacc": "CACC", "pacc": "PACC", "lfr_target": "LFR target"}
-TRIED = ["kind", "words", "example", "n_pieces", "n_found", "n_clean", "flips", "is_trigger"]
+RATES = ("asr", "cacc", "pacc", "lfr_target")
 SELECTIONS = ("file_order", "random", "lowest_mepd", "teacher_agreement")
 
 
@@ -53,9 +53,9 @@ def compare_selections(run: Run) -> pd.DataFrame:
         few = select_poison_few(view.train, scores, view.victim_probabilities, config, seed=c.seed)
         chosen = truth.iloc[few.row]
         is_relabelled = chosen.is_poisoned & (chosen.clean_label != few.label.to_numpy())
-        shares = {"purity (%)": chosen.is_poisoned, "relabelled (%)": is_relabelled}
-        rows[selection] = {"rows": len(few)} | {k: percent(v) for k, v in shares.items()}
-    return pd.DataFrame.from_dict(rows, orient="index")
+        rows[selection] = len(few), percent(chosen.is_poisoned), percent(is_relabelled)
+    columns = ["rows", "purity (%)", "relabelled (%)"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def compare_scores(run: Run, n: int) -> pd.DataFrame:
@@ -70,46 +70,43 @@ def compare_scores(run: Run, n: int) -> pd.DataFrame:
     path, c = read_path(run), run.config.dmm
     rows = path["rows"]
     labels = view.train.label.to_numpy()[rows]
-    first = mepd(view.victim_probabilities[rows], path["train"][0])
-    epochs = sorted(reading_epochs(c.epochs, c.n_readings))
-    scores = {f"epoch {epoch}": part for epoch, part in zip(epochs, first, strict=True)}
-    kept = load_scores(run, "train")
-    scores |= {"mean of the path": kept.mepd, "p-values along the path": kept.p}
+    epochs = map("epoch {}".format, sorted(reading_epochs(c.epochs, c.n_readings)))
+    first = mepd(view.victim_probabilities[rows], path["train"][0])  # [epochs, N]
+    kept = load_scores(run, "train").reset_index(drop=True)
+    scores = pd.DataFrame(dict(zip(epochs, first, strict=True)))
+    scores = scores.assign(**{"mean of the path": kept.mepd, "p-values along the path": kept.p})
     is_poisoned = truth.is_poisoned.to_numpy()[rows]
     is_agreed = view.victim_probabilities[rows].argmax(axis=1) == labels
-    table = {}
-    for name, score in scores.items():
-        order = np.argsort(np.where(is_agreed, score, np.inf), kind="stable")
-        auc = 100 * roc_auc_score(is_poisoned, -np.asarray(score)) if is_poisoned.any() else np.nan
-        table[name] = {"AUC": auc, f"purity of the lowest {n}": percent(is_poisoned[order[:n]])}
-    return pd.DataFrame(table).T
+
+    def judge(score: pd.Series) -> dict:
+        lowest = score[is_agreed].nsmallest(n).index
+        auc = 100 * roc_auc_score(is_poisoned, -score) if is_poisoned.any() else np.nan
+        return {"AUC": auc, f"purity of the lowest {n}": percent(is_poisoned[lowest])}
+
+    return scores.apply(judge, result_type="expand").T
 
 
 def load_triggers(run: Run) -> pd.DataFrame:
     """What counter-poison tried out: piece (one of `n_pieces`), found and clean rows that have it,
     clean rows of other labels that it turns (percent), and whether it counts as a trigger."""
     ensure(run, "akd")
-    tried = pd.DataFrame(
-        json.loads((run.folder("akd") / "triggers.json").read_text()),
-        columns=["kind", "words", "pieces", "n_found", "n_clean", "flips"],
-    )
-    about = {
-        "example": tried.pieces.str[0],
-        "n_pieces": tried.pieces.str.len(),
-        "is_trigger": tried.flips >= MIN_FLIPS,
-    }
-    return tried.assign(**about)[TRIED]
+    tried = json.loads((run.folder("akd") / "triggers.json").read_text())
+    tried = pd.DataFrame(tried, columns=["kind", "words", "pieces", "n_found", "n_clean", "flips"])
+    pieces = tried.pop("pieces").str
+    tried.insert(2, "example", pieces[0])
+    tried.insert(3, "n_pieces", pieces.len())
+    return tried.assign(is_trigger=tried.flips >= MIN_FLIPS)
 
 
 def compare_records(records: dict[str, dict]) -> pd.DataFrame:
     """ASR, CACC, PACC and the target class's LFR (percent) of each record."""
-    rows = {name: {head: r[k] for k, head in HEADS.items()} for name, r in records.items()}
-    return pd.DataFrame(rows).T.astype(float)
+    rows = pd.DataFrame.from_dict(records, orient="index")[list(RATES)]
+    return rows.astype(float).rename(columns=NAMES["metric"])
 
 
 def compare_methods(runs: dict[str, Run]) -> pd.DataFrame:
-    """ASR, CACC, PACC and the target class's LFR (percent) of the victim, of the clean model
-    of each run, and of the model that never saw poison."""
+    """`compare_records` of the victim, of the clean model of each run, and of the model that never
+    saw poison."""
     first = next(iter(runs.values()))
     found = {"No defence": ensure(first, "victim")}
     found |= {name: ensure(run, "akd") for name, run in runs.items()}
@@ -118,33 +115,34 @@ def compare_methods(runs: dict[str, Run]) -> pd.DataFrame:
     return compare_records(found)
 
 
-def compare_predictions(runs: dict[str, Run], n: int) -> pd.DataFrame:
-    """Some triggered test rows (clean ones without an attack): true label, and what the victim and
-    the clean model of each run, of one cell, predict."""
-    first = next(iter(runs.values()))
-    truth, seed = load_truth(first), first.config.seed
-    names, some = np.array(truth.label_names), truth.test_triggered
-    some = truth.test_clean if some.empty else some
-    some = some.sample(min(n, len(some)), random_state=seed)
-    table = {"text": some.text.to_numpy(), "true": names[some.label]}
-    models = {"victim": (first, "victim")} | {name: (run, "akd") for name, run in runs.items()}
-    for column, (run, stage) in models.items():
-        ensure(run, stage)
-        predicted = read_model(run, stage).predict(list(some.text)).argmax(axis=1)
-        table[column] = names[predicted]
-    return pd.DataFrame(table)
-
-
 def compare_parts(run: Run, beyond: dict[str, Run]) -> pd.DataFrame:
-    """ASR, CACC, PACC and the target class's LFR of the victim, of BeDKD's parts and of BeDKD, and
-    of the runs `beyond` it by `RunConfig.method`; makes what is not there."""
-    names = {"none": DEFENCE_NAMES["none"]} | ABLATION_NAMES
-    stages = {"none": "victim", "bedkd": "akd"}  # of those whose stage has another name
-    records = {
-        name: ensure(*((beyond[key], "akd") if key in beyond else (run, stages.get(key, key))))
-        for key, name in names.items()
-    }
-    return compare_records(records)
+    """`compare_records` of the victim, of BeDKD's parts and of BeDKD, and of the runs `beyond` it
+    by `RunConfig.method`; makes what is not there."""
+    titles = {"none": DEFENCE_NAMES["none"]} | ABLATION_NAMES
+    made_by = {name: (run, name) for name in titles} | {"none": (run, "victim")}
+    made_by |= {name: (own, "akd") for name, own in ({"bedkd": run} | beyond).items()}
+    return compare_records({title: ensure(*made_by[name]) for name, title in titles.items()})
+
+
+def compare_predictions(runs: dict[str, Run], n: int, *, stage: str = "akd") -> pd.DataFrame:
+    """Some triggered test rows (clean ones without an attack) of one cell: what a defence takes out
+    of the text, the true label, and what the victim and the `stage` of each run say."""
+    first = next(iter(runs.values()))
+    truth = load_truth(first)
+    kind = "clean" if truth.test_triggered.empty else "triggered"
+    rows, names = truth.tests[kind].reset_index(drop=True), np.array(truth.label_names)
+    rows = rows.sample(min(n, len(rows)), random_state=first.config.seed)
+    for run in runs.values():
+        ensure(run, stage)
+    table = {"text": rows.text.to_numpy()}
+    if stage in TAKEN_OUT:
+        table["taken out"] = TAKEN_OUT[stage](first, list(rows.text))
+    table["true"] = names[rows.label]
+    models = {"victim": (first, "victim")} | {name: (run, stage) for name, run in runs.items()}
+    for name, (run, made) in models.items():
+        predicted = load_tests(run.folder(made))[kind].argmax(axis=1)
+        table[name] = names[predicted[rows.index]]
+    return pd.DataFrame(table)
 
 
 def list_facts(victim: dict, defences: list[dict]) -> list[str]:
@@ -154,35 +152,18 @@ def list_facts(victim: dict, defences: list[dict]) -> list[str]:
     return [*dict.fromkeys(name for name in own if name not in COSTS), *COSTS]
 
 
-def show_defended(run: Run, defence: str, n: int) -> pd.DataFrame:
-    """Some triggered test rows (clean ones without an attack): what is taken out of the text, the
-    true label, the victim's prediction and the defended one."""
-    ensure(run, defence)
-    view, truth = load_view(run), load_truth(run)
-    kind = "triggered" if len(truth.test_triggered) else "clean"
-    rows, names = getattr(truth, f"test_{kind}").head(n), np.array(truth.label_names)
-    after = np.load(run.folder(defence) / "test_probabilities.npz")[kind][:n].argmax(axis=1)
-    before = view.victim.predict(list(rows.text)).argmax(axis=1)
-    table = {"text": rows.text.to_numpy()}
-    if defence in TAKEN_OUT:
-        table["taken out"] = TAKEN_OUT[defence](run, view, list(rows.text))
-    for column, labels in (("true", rows.label), ("victim", before), (defence, after)):
-        table[column] = names[labels]
-    return pd.DataFrame(table)
-
-
-def taken_by_onion(run: Run, view, texts: list[str]) -> list[str]:
+def taken_by_onion(run: Run, texts: list[str]) -> list[str]:
     threshold = run.record("onion")["threshold"]
     scores = leave_one_out(read_language(run), texts)
     pairs = zip(texts, scores, strict=True)
     return [" ".join(onion.removed_words(text, row, threshold)) for text, row in pairs]
 
 
-def taken_by_imbert(run: Run, view, texts: list[str]) -> list[str]:
+def taken_by_imbert(run: Run, texts: list[str]) -> list[str]:
     config = replace(run.config.imbert, max_score=run.record("imbert").get("max_score"))
-    pieces = imbert.show_removal(view.victim, texts, config)
+    pieces = imbert.show_removal(read_model(run, "victim"), texts, config)
     taken = pieces[pieces.is_removed].groupby("row").piece.agg(" ".join)
-    return [taken.get(row, "") for row in range(len(texts))]
+    return list(taken.reindex(range(len(texts)), fill_value=""))
 
 
 TAKEN_OUT = {"onion": taken_by_onion, "imbert": taken_by_imbert}
@@ -204,11 +185,8 @@ def finetune_curve(run: Run, learning_rates: list[float]) -> pd.DataFrame:
 def compare_neighbours(record: dict) -> pd.DataFrame:
     """Poisoned rows among clean rows of their true class (percent), before and after BeDKD."""
     kinds = {"neighbours_true": "other than the target", "neighbours_true_target": "the target"}
-    rows = {
-        kind: {model: record[f"{name}_{model}"] for model in ("before", "after")}
-        for name, kind in kinds.items()
-    }
-    return pd.DataFrame(rows).T.rename_axis("true class").astype(float)
+    columns = {m: [record[f"{name}_{m}"] for name in kinds] for m in ("before", "after")}
+    return pd.DataFrame(columns, pd.Index(kinds.values(), name="true class"), dtype=float)
 
 
 def count_predictions(points: pd.DataFrame, label_names: list[str]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from bedkd.report.figures import BLACK, BLUE, GREEN, ORANGE, draw_panels, new_axes
 from bedkd.report.layouts import DEFENCE_NAMES, NAMES
 from bedkd.report.show import format_fact
-from bedkd.report.table_cells import make_cells
+from bedkd.report.table_cells import CELL, make_cells
 
 NEVER = "never_poisoned"
 LOOKS = {  # from the top of a cell to its bottom
@@ -23,7 +23,6 @@ PANELS = {
     "pacc": "PACC (%): accuracy with the trigger",
     "cacc": "CACC (%): accuracy without it",
 }
-CELL = ["dataset", "attack"]
 WIDTH, HEAD, ROW = 9.6, 0.4, 0.27  # inches: of the figure, of its titles and axes, of a cell
 
 
@@ -53,36 +52,34 @@ def describe_verdict(cells: pd.DataFrame) -> str:
     if cells.empty:
         return "No cell of this profile is attacked: there is no backdoor to take out."
     means = average_cells(cells)
-    if not means.n["asr"]:
+    n_cells = means.n["asr"]
+    if not n_cells:
         return f"Nothing to compare yet: {describe_lost(cells)}."
     ours = "bedkd_plus" if "bedkd_plus" in means else "bedkd"
-    asr, pacc, cacc = (describe_change(means, metric, ours) for metric in PANELS)
-    text = f"{DEFENCE_NAMES[ours]} takes the mean ASR {asr}, PACC {pacc} and CACC {cacc}"
+    changes = []
+    for metric, mean in means.iterrows():
+        before, after, never = (format_fact(metric, mean[name]) for name in ("none", ours, NEVER))
+        fewer = "" if mean.n == n_cells else f"; {mean.n:.0f} cells"
+        changes.append(
+            f"{metric.upper()} from {before} to {after} (never poisoned: {never}{fewer})"
+        )
+    text = f"{DEFENCE_NAMES[ours]} takes the mean {changes[0]}, {changes[1]} and {changes[2]}"
     if ours != "bedkd":
         printed = (f"{name.upper()} {format_fact(name, means.bedkd[name])}" for name in PANELS)
         text += f"; BeDKD as printed: {', '.join(printed)}"
     return f"{text}."
 
 
-def describe_change(means: pd.DataFrame, metric: str, ours: str) -> str:
-    """`from 97.1% to 9.0% (never poisoned: 9.4%)`, and of how many cells, if not of the ASR's."""
-    mean = means.loc[metric]
-    own = f"; {mean.n:.0f} cells" if mean.n != means.n["asr"] else ""
-    before, after, never = (format_fact(metric, mean[name]) for name in ("none", ours, NEVER))
-    return f"from {before} to {after} (never poisoned: {never}{own})"
-
-
 def describe_scope(cells: pd.DataFrame) -> str:
     """Which cells the means are of, and why not all; empty without any."""
     if cells.empty:
         return ""
-    means = average_cells(cells)
-    n, n_all = means.loc["asr", ["n", "n_all"]].astype(int)
-    of_all = "" if n == n_all else f" of {n_all}"
+    n, n_all = average_cells(cells).loc["asr", ["n", "n_all"]].astype(int)
+    counted = f"{n} cell" if n == n_all else f"{n} of {n_all} cell"
     lost = "" if n == n_all else f" ({describe_lost(cells)})"
     attacks = ", ".join(NAMES["attack"].get(name, name) for name in cells.attack.unique())
-    noun = "cell" if n_all == 1 else "cells"
-    return f"Means over {n}{of_all} {noun}{lost}: {', '.join(cells.dataset.unique())} × {attacks}"
+    datasets = ", ".join(cells.dataset.unique())
+    return f"Means over {counted}{'s' * (n_all != 1)}{lost}: {datasets} × {attacks}"
 
 
 def describe_lost(cells: pd.DataFrame) -> str:
@@ -93,40 +90,30 @@ def describe_lost(cells: pd.DataFrame) -> str:
 
 
 def plot_cells(cells: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """One metric of `compare_cells`: a row for each cell, a mark for each defence (see LOOKS), the
-    model that never saw poison as a line across. `failed` or `missing` stands in a mark's place."""
+    """One metric of `compare_cells`: a row for each cell, the first on top, a mark for each defence
+    (see LOOKS), the model that never saw poison as a line across. `failed` or `missing` stands in a
+    mark's place."""
     ax = new_axes(ax)
     cells = cells.assign(y=cells.groupby(CELL, sort=False).ngroup())
     drawn = [name for name in LOOKS if (cells.defence == name).any()]
     for name, lane in zip(drawn, np.linspace(-0.27, 0.27, len(drawn)), strict=True):
-        mark_defence(cells[cells.defence == name], lane, LOOKS[name], ax)
+        rows, label = cells[cells.defence == name], DEFENCE_NAMES[name]
+        ax.plot(rows.value, rows.y + lane, label=label, linestyle="", markersize=5, **LOOKS[name])
+        said = {"color": LOOKS[name]["color"], "ha": "center", "va": "center", "size": 6}
+        for row in rows[rows.value.isna()].itertuples():
+            state = "–" if row.state == "ok" else row.state
+            ax.text(50, row.y + lane, f"{label}: {state}", **said)
     never = cells[cells.defence == NEVER].dropna(subset="value")
     look = {"color": BLACK, "linewidth": 1.4, "label": DEFENCE_NAMES[NEVER]}
     ax.vlines(never.value, never.y - 0.42, never.y + 0.42, **look)
-    name_rows(cells.drop_duplicates("y"), ax)
-    ax.set_xlim(-3, 103)
+    rows = cells.drop_duplicates("y")
+    ax.set_yticks(rows.y, rows.dataset + "  " + rows.attack.replace(NAMES["attack"]))
+    is_new = rows.dataset != rows.dataset.shift()  # a thicker line between data sets
+    for y, width in zip(rows.y[1:], np.where(is_new, 0.8, 0.2)[1:], strict=True):
+        ax.axhline(y - 0.5, color=BLACK, linewidth=width)
+    ax.set(xlim=(-3, 103), ylim=(len(rows) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)
     return ax
-
-
-def mark_defence(rows: pd.DataFrame, lane: float, look: dict, ax: Axes) -> None:
-    """One defence's marks, `lane` below the middle of each row; in words where there is none."""
-    label = DEFENCE_NAMES[rows.defence.iloc[0]]
-    ax.plot(rows.value, rows.y + lane, label=label, linestyle="", markersize=5, **look)
-    said = {"color": look["color"], "ha": "center", "va": "center", "size": 6}
-    for row in rows[rows.value.isna()].itertuples():
-        text = f"{label}: {'–' if row.state == 'ok' else row.state}"
-        ax.text(50, row.y + lane, text, **said)
-
-
-def name_rows(rows: pd.DataFrame, ax: Axes) -> None:
-    """The first row on top, a line between two, a thicker one between data sets."""
-    attacks = rows.attack.map(lambda name: NAMES["attack"].get(name, name))
-    ax.set_yticks(rows.y, rows.dataset + "  " + attacks)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    is_new = rows.dataset != rows.dataset.shift()
-    for y, is_thick in zip(rows.y[1:], is_new[1:], strict=True):
-        ax.axhline(y - 0.5, color=BLACK, linewidth=0.8 if is_thick else 0.2)
 
 
 def draw_overview(cells: pd.DataFrame) -> plt.Figure:

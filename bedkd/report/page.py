@@ -13,11 +13,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from bedkd.core.files import write_text
-from bedkd.report.batch_tables import make_tables
 from bedkd.report.layouts import head_of
 from bedkd.report.loading import Batch, load_records, open_batch
 from bedkd.report.overview import compare_cells, describe_scope, describe_verdict
-from bedkd.report.tables import Table, describe_cell
+from bedkd.report.tables import Table, describe_cell, make_tables
 from bedkd.runs.plan import Job
 from bedkd.runs.records import read_record
 from bedkd.runs.sweeps import is_settled

@@ -1,5 +1,6 @@
 """Keep what was measured on real data: `bedkd reference PROFILE` fills outputs/reference/."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from bedkd.core.errors import BedkdError
 from bedkd.core.files import write_text
-from bedkd.report.loading import Batch, list_points, list_sweeps, open_batch
+from bedkd.report.loading import Batch, open_batch
 from bedkd.runs.plan import with_hard_loss
 from bedkd.runs.profiles import PROJECT, Profile
 from bedkd.runs.records import collect
@@ -56,11 +57,10 @@ def list_records(batch: Batch) -> Iterator[dict]:
             yield with_hard_loss(run).record("mepd") | {"study": "loss", "value": "hard"}
         if "tsne" in studies:
             yield run.record("tsne") | {"study": "tsne"}
-    for study in list_sweeps(batch):
-        for value, point in list_points(batch, study):
-            for stage in ("victim", "akd"):
-                if record := point.record(stage):  # none where AKD diverged
-                    yield record | {"study": study, "value": value}
+    for study, points in batch.sweeps.items():
+        for (value, point), stage in itertools.product(points, ("victim", "akd")):
+            if record := point.record(stage):  # none where AKD diverged
+                yield record | {"study": study, "value": value}
 
 
 def keep_notebook(executed: Path, target: Path) -> None:

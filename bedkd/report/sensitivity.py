@@ -1,20 +1,22 @@
 """How much each parameter moves ASR, PACC and CACC: the points of a profile's sweeps, their means
 over the seeds, and the ranking. It trains nothing."""
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 from scipy import stats
 
+from bedkd.core.errors import BedkdError
 from bedkd.core.files import write_text
 from bedkd.report.layouts import head_of, name_method
-from bedkd.report.loading import name_cell
-from bedkd.report.table_cells import make_cells
+from bedkd.report.loading import name_cell, read_result
+from bedkd.report.table_cells import CELL, make_cells
 from bedkd.report.tables import to_markdown
 from bedkd.runs.folders import Run
 from bedkd.runs.profiles import Profile
-from bedkd.runs.sweeps import GRID, Sweep, read_divergence
+from bedkd.runs.sweeps import GRID, Sweep, is_sweep
 
 MEASURES = {"asr": "ASR", "pacc": "PACC", "cacc": "CACC"}
 # what a point has, all but the time in percent; `before`: the victim's
@@ -25,10 +27,9 @@ NUMBERS = {
     **{"poison_few_purity": "purity", "seconds": "seconds"},
 }
 NEVER = ("asr_never_poisoned", "pacc_never_poisoned")
-CELL = ["dataset", "attack"]
 STUDY = [*CELL, "defence", "study"]
 COLUMNS = [*STUDY, "setting", "seed", "is_own", "state", "run", "sources", *NUMBERS, *NEVER]
-SPAN = ["low", "at_low", "high", "at_high", "span", "is_sure", "diverged"]
+PAIR = " × "  # between the two values of a grid's setting
 TITLE = (
     "From the smallest to the largest mean over the seeds, in percentage points; diverged: values "
     "of the parameter at which AKD of BeDKD as printed did, on one seed at least."
@@ -43,54 +44,59 @@ def load_points(
     sweeps: list[Sweep] | None = None,
 ) -> pd.DataFrame:
     """One row for each point and method of cells: dataset, attack, seed, defence (`bedkd`,
-    `bedkd_plus`), study, setting (the value as text; of a grid a pair), is_own (the profile's own),
+    `bedkd_plus`), study, setting (the value as text; of a grid both), is_own (the profile's own),
     state (`ok`, `failed`: AKD diverged, `missing`), run, sources, NUMBERS and NEVER. `sweeps`:
     these alone, instead of each cell's own."""
-    return to_points(
-        describe_point(sweep.name, value, point) | {"is_own": point.config == base.config}
+    rows = [
+        describe_point(point)
+        | {"study": sweep.name, "is_own": point.config == base.config}
+        | {"setting": PAIR.join(map(str, value if isinstance(value, tuple) else [value]))}
         for run in runs
         for sweep in (profile.list_sweeps(run, overrides) if sweeps is None else sweeps)
         for base in profile.sweep_runs(run)
         for value, point in sweep.points(base)
-    )
-
-
-def to_points(rows: Iterable[dict]) -> pd.DataFrame:
+    ]
     numbers = dict.fromkeys([*NUMBERS, *NEVER], float)
-    return pd.DataFrame(list(rows), columns=COLUMNS).astype(numbers)
+    return pd.DataFrame(rows, columns=COLUMNS).astype(numbers)
 
 
-def describe_point(study: str, value, run: Run) -> dict:
-    """A row of `load_points`, but for `is_own`. value: of a grid a pair."""
-    victim, record = (run.record(stage) or {} for stage in ("victim", "akd"))
-    setting = tuple(map(str, value)) if isinstance(value, tuple) else str(value)
-    about = {"defence": run.config.method, "study": study, "setting": setting, "run": run}
-    about["state"] = "ok" if record else "failed" if read_divergence(run) else "missing"
-    about["sources"] = (f"akd/{run.folder('akd').name}",)
+def describe_point(run: Run) -> dict:
+    victim = run.record("victim") or {}
     before = {f"{name}_before": victim.get(name) for name in ("asr", "cacc")}
-    found = {name: record[name] for name in (*NUMBERS, *NEVER) if name in record}
-    return name_cell(run) | about | before | found
+    return read_result(run, "akd") | before | {"run": run}
+
+
+def find_sweeps(
+    profile: Profile, cell: Run, overrides: dict | None = None
+) -> dict[str, pd.DataFrame]:
+    """`load_points` of the cell, by name, of each sweep or grid that the profile gives values for
+    and of which two (of each side) are finished; without seeds and methods of which none is."""
+    names = dict.fromkeys([*profile.sweeps, *filter(is_sweep, profile.studies)])
+    seeds = dict.fromkeys([cell.config.seed, *profile.grid.seed])
+    runs = profile.runs((overrides or {}) | name_cell(cell) | {"seed": list(seeds)})
+    sweeps = {}
+    for study in names:
+        with contextlib.suppress(BedkdError):  # values that this cell cannot take
+            points = load_points(profile, runs, sweeps=[profile.sweep(study)])
+            done = points[points.state == "ok"]
+            is_begun = points.seed.isin(done.seed) & points.defence.isin(done.defence)
+            values = done.setting.str.split(PAIR, expand=True)
+            if len(done) and (values.nunique() > 1).all():
+                sweeps[PAIR.join(map(head_of, study.split(GRID)))] = points[is_begun]
+    return sweeps
 
 
 def describe_points(points: pd.DataFrame) -> pd.DataFrame:
     """A table of points: method, value, seed and NUMBERS. Where AKD diverged the victim's are
     alone."""
-    about = {
-        "method": points.defence.map(name_method),
-        "value": points.setting.map(name_setting),
-        "seed": points.seed.astype(str),
-    }
-    numbers = points[list(NUMBERS)].rename(columns=NUMBERS)
-    return pd.concat([pd.DataFrame(about), numbers], axis=1).reset_index(drop=True)
-
-
-def name_setting(setting: str | tuple[str, ...]) -> str:
-    return setting if isinstance(setting, str) else " × ".join(setting)
+    about = points.assign(method=points.defence.map(name_method), seed=points.seed.astype(str))
+    columns = {"method": "method", "setting": "value", "seed": "seed"} | NUMBERS
+    return about[list(columns)].rename(columns=columns).reset_index(drop=True)
 
 
 def select_studies(points: pd.DataFrame, *, is_grid: bool) -> pd.DataFrame:
     """Those of two parameters at once, or those of one."""
-    return points[points.study.map(lambda study: GRID in study) == is_grid]
+    return points[points.study.str.contains(GRID) == is_grid]
 
 
 def summarise(points: pd.DataFrame) -> pd.DataFrame:
@@ -103,24 +109,23 @@ def rank_parameters(points: pd.DataFrame) -> pd.DataFrame:
     """How far each parameter moves each measure: STUDY, metric, low and high (the smallest and the
     largest mean over its values, percent), at_low, at_high (where), span, is_sure (see
     `is_beyond_chance`), and diverged (the values at which a seed's AKD did); the widest first."""
-    rows, points = [], select_studies(points, is_grid=False)
-    own = dict(list(points.groupby(STUDY)))
-    for names, part in summarise(points).groupby([*STUDY, "metric"], sort=False):
-        known, diverged = part.dropna(subset="value"), part.setting[part.state == "failed"]
-        if known.empty:
-            continue
-        low, high = (known.loc[find] for find in (known.value.idxmin(), known.value.idxmax()))
-        ends = pd.pivot(own[names[:-1]], index="seed", columns="setting", values=names[-1])
-        rows.append(
-            dict(zip([*STUDY, "metric"], names, strict=True))
-            | {"low": low.value, "at_low": low.setting}
-            | {"high": high.value, "at_high": high.setting, "span": high.value - low.value}
-            | {"is_sure": is_beyond_chance(ends[high.setting] - ends[low.setting])}
-            | {"diverged": ", ".join(diverged)}
-        )
-    return pd.DataFrame(rows, columns=[*STUDY, "metric", *SPAN]).sort_values(
-        "span", ascending=False, kind="stable", ignore_index=True
-    )
+    points, keys = select_studies(points, is_grid=False), [*STUDY, "metric"]
+    cells = summarise(points)
+    known = cells.dropna(subset="value")
+    values = known.groupby(keys, sort=False).value
+    low, high = (known.loc[at].set_index(keys) for at in (values.idxmin(), values.idxmax()))
+    lost = cells[cells.state == "failed"].groupby(keys).setting.agg(", ".join)
+    ranking = pd.DataFrame({"low": low.value, "at_low": low.setting, "high": high.value})
+    ranking = ranking.assign(at_high=high.setting, span=high.value - low.value)
+    seeds = points.melt([*STUDY, "setting", "seed"], list(MEASURES), "metric")
+    seeds = seeds.set_index([*keys, "setting", "seed"]).value.sort_index()
+    ends = zip(ranking.index, ranking.at_low, ranking.at_high, strict=True)
+    ranking["is_sure"] = [
+        is_beyond_chance(seeds[(*names, high)] - seeds[(*names, low)]) for names, low, high in ends
+    ]
+    ranking["diverged"] = lost.reindex(ranking.index).fillna("")
+    ranking = ranking.sort_values("span", ascending=False, kind="stable")
+    return ranking.reset_index()
 
 
 def is_beyond_chance(differences: pd.Series) -> bool:
@@ -133,25 +138,25 @@ def is_beyond_chance(differences: pd.Series) -> bool:
 def lay_out_ranking(ranking: pd.DataFrame) -> pd.DataFrame:
     """The spans (points of a percentage): a row for each parameter, what moves ASR most first, a
     column for each measure and method; and where BeDKD as printed diverges."""
-    rows = ranking.assign(parameter=ranking.study.map(head_of))
-    rows["column"] = rows.metric.map(MEASURES) + " " + rows.defence.map(name_method)
-    index = [*CELL, "parameter"]
-    wide = rows.pivot(index=index, columns="column", values="span")
-    wide = wide[sorted(wide, key=lambda name: list(MEASURES.values()).index(name.split()[0]))]
-    asr = rows[rows.metric == "asr"].sort_values(CELL, kind="stable")  # the widest is first
-    diverged = rows[rows.defence == "bedkd"].drop_duplicates(index).set_index(index).diverged
-    return wide.loc[asr.set_index(index).index.unique()].assign(diverged=diverged)
+    rows = ranking.assign(
+        parameter=ranking.study.map(head_of), defence=ranking.defence.map(name_method)
+    )
+    index, asr = [*CELL, "parameter"], rows[rows.metric == "asr"]
+    wide = rows.pivot(index=index, columns=["metric", "defence"], values="span")
+    wide = wide[[name for name in MEASURES if name in wide]].rename(columns=MEASURES)
+    wide.columns = wide.columns.map(" ".join)
+    diverged = asr[asr.defence == "BeDKD"].set_index(index).diverged
+    order = asr.sort_values(CELL, kind="stable").set_index(index).index.unique()
+    return wide.assign(diverged=diverged).loc[order]
 
 
 def save_ranking(points: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """`sensitivity` with .csv (see `rank_parameters`) and .md (the table, see `lay_out_ranking`,
     which is returned), and `sensitivity_means.csv`, what it is made of."""
-    ranking = rank_parameters(points)
-    write_text(folder / "sensitivity.csv", ranking.round(4).to_csv(index=False))
-    means = summarise(points).drop(columns="sources")
-    write_text(folder / "sensitivity_means.csv", means.round(4).to_csv(index=False))
+    ranking, means = rank_parameters(points), summarise(points).drop(columns="sources")
+    for name, rows in (("sensitivity", ranking), ("sensitivity_means", means)):
+        write_text(folder / f"{name}.csv", rows.round(4).to_csv(index=False))
     table = lay_out_ranking(ranking)
-    shown = table.map(lambda cell: cell if isinstance(cell, str) else f"{cell:.1f}")
-    text = f"{TITLE}\n\n{to_markdown(shown.replace('nan', '–'))}\n"
-    write_text(folder / "sensitivity.md", text)
+    shown = table.fillna("–").map(lambda cell: f"{cell:.1f}" if isinstance(cell, float) else cell)
+    write_text(folder / "sensitivity.md", f"{TITLE}\n\n{to_markdown(shown)}\n")
     return table

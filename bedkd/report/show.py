@@ -4,7 +4,9 @@ Texts from data are untrusted: in `show_table`, which all others use, nothing is
 or a terminal's code, and a long word is cut.
 """
 
+import difflib
 import html
+import inspect
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -13,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from bedkd.core.config import RunConfig
 from bedkd.report.layouts import NAMES
 from bedkd.runs.folders import Run
 
@@ -27,44 +30,10 @@ LOOK = [
     {"selector": "th.row_heading, th.index_name", "props": "text-align: left"},
     {"selector": "caption", "props": "text-align: left; font-weight: bold"},
 ]
-# What the notebooks show of the configuration, and what it is.
-MEANINGS = {
-    "attack.poison_rate": "share of all rows that is poisoned",
-    "attack.label_mode": "mixed: poisons rows of all classes; dirty: of the other classes alone",
-    "data.n_train": "rows of D*, at most",
-    "data.n_test": "clean test rows, at most",
-    "data.clean_pool_per_class": "clean rows kept aside, of each class",
-    "victim.model": "a hub id, a folder, or a tiny model from scratch",
-    "victim.epochs": "passes over D*",
-    "victim.learning_rate": "of the optimizer",
-    "victim.batch_size": "rows of a step",
-    "dmm.n_clean_per_class": "n_c: rows of D_c^few, of each class",
-    "dmm.alpha": "α of Eq. 3: weight of the flipped labels",
-    "dmm.temperature": "T of Eq. 2",
-    "dmm.epochs": "passes over D_c^few",
-    "dmm.learning_rate": "of the optimizer",
-    "dmm.flip": "the wrong label: a random one, or the next",
-    "dmm.n_folds": "BeDKD+: DMMs, F, each on its part of D_c^few",
-    "dmm.n_readings": "BeDKD+: epochs at which D* is scored",
-    "dmm.n_scored": "BeDKD+: rows of D* that are scored; –: all",
-    "mepd.gamma": "γ: rows under it are flagged; auto, BeDKD+: p < 0.05",
-    "mepd.n_poison": "n_p: rows of D_p^few*, at most",
-    "mepd.selection": "which of the flagged rows; lean: BeDKD+",
-    "akd.n_clean_per_class": "n_c: rows of D_c^few, of each class",
-    "akd.lambda_": "λ of Eq. 5 and 6: weight of the label",
-    "akd.temperature": "T of L_soft in Eq. 5 and 6",
-    "akd.cycles": "trust and punish, so often",
-    "akd.learning_rate": "of the optimizer",
-    "akd.penalty": "unbounded: Eq. 6; margin, BeDKD+: L_margin",
-    "akd.n_counter": "BeDKD+: copies of D_c^few with the triggers rebuilt",
-    "tsne.n_per_kind": "rows of each clean class, and poisoned rows, at most",
-    "tsne.perplexity": "about how many neighbours count for a point",
-}
 # names of a record's fields, beside `layouts.NAMES`
 FACTS = NAMES["metric"] | {
-    "asr_never_poisoned": "ASR, never poisoned",
-    "pacc_never_poisoned": "PACC, never poisoned",
-    "lfr_target_never_poisoned": "LFR target, never poisoned",
+    "mepd_clean": "MEPD, clean",
+    "mepd_poisoned": "MEPD, poisoned",
     "far_test": "FAR on the test sets",
     "frr_test": "FRR on the test sets",
     "far_train": "FAR on D*",
@@ -93,7 +62,6 @@ FACTS = NAMES["metric"] | {
     "seconds_inference": "time on the test rows",
     "seconds_counter": "time for the triggers",
     "peak_memory_mb": "peak memory",
-    "max_score": "threshold",
     "clean_accuracy": "accuracy on D_c^few, defended",
     "victim_clean_accuracy": "accuracy on D_c^few, victim",
     "teacher_accuracy": "accuracy of the teacher on clean rows",
@@ -123,11 +91,24 @@ def show_table(frame: pd.DataFrame, *, marked: Sequence[str] = ()) -> Styler:
 def show_settings(runs: dict[str, Run], *sections: str) -> Styler:
     """What is set in these sections, by the names that `overrides` takes: a column for each run,
     and what it means."""
-    names = [name for name in MEANINGS if name.split(".")[0] in sections]
+    meanings = {}
+    for section in sections:
+        meanings |= read_meanings(section)
     flat = {title: run.config.flat() for title, run in runs.items()}
-    table = {"parameter": names}
-    table |= {title: [format_value(values[n]) for n in names] for title, values in flat.items()}
-    return show_table(pd.DataFrame(table | {"meaning": [MEANINGS[name] for name in names]}))
+    table = {"parameter": list(meanings)}
+    table |= {title: [format_value(values[n]) for n in meanings] for title, values in flat.items()}
+    return show_table(pd.DataFrame(table | {"meaning": meanings.values()}))
+
+
+def read_meanings(section: str) -> dict[str, str]:
+    """`section.name` to what `#:` says of it in `core/config.py`, beside it or above."""
+    *bases, _ = type(getattr(RunConfig(), section)).__mro__
+    source = "".join(map(inspect.getsource, reversed(bases)))
+    said = r"^    (?:#: (.+)\n    )?(\w+): .+?(?:  #: (.+))?$"
+    found = re.findall(said, source, re.MULTILINE)
+    return {
+        f"{section}.{name}": above or beside for above, name, beside in found if above or beside
+    }
 
 
 def show_facts(records: dict[str, dict], names: Iterable[str]) -> Styler:
@@ -137,8 +118,14 @@ def show_facts(records: dict[str, dict], names: Iterable[str]) -> Styler:
         title: [format_fact(name, record.get(name)) for name in names]
         for title, record in records.items()
     }
-    titles = {"": [FACTS.get(name, name.replace("_", " ")) for name in names]}
+    titles = {"": list(map(name_fact, names))}
     return show_table(pd.DataFrame(titles | table))
+
+
+def name_fact(name: str) -> str:
+    """`time for AKD`, `ASR, never poisoned`, `trust loss`."""
+    measured, never, _ = name.partition("_never_poisoned")
+    return FACTS.get(measured, measured.replace("_", " ")) + ", never poisoned" * bool(never)
 
 
 def format_fact(name: str, value) -> str:
@@ -189,3 +176,24 @@ def paragraph(content: str) -> str:
 def tabulate(frame: pd.DataFrame, *marked: str) -> str:
     """`show_table` as HTML."""
     return show_table(frame, marked=marked).to_html()
+
+
+def mark_trigger(clean: str, poisoned: str) -> str:
+    """HTML of the poisoned text, as `visible` shows it, with the words marked that the clean text
+    does not have there."""
+    before, after = visible(clean).split(), visible(poisoned).split()
+    matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)
+    parts = []
+    for kind, _, _, start, end in matcher.get_opcodes():
+        if words := html.escape(" ".join(after[start:end])):
+            parts.append(words if kind == "equal" else f"<mark>{words}</mark>")
+    return " ".join(parts)
+
+
+def show_poison(rows: pd.DataFrame, label_names: Sequence[str]) -> Styler:
+    """A table of texts with the trigger marked. rows: clean_text, text, clean_label, label."""
+    names = {-1: "unknown"} | dict(enumerate(label_names))
+    shown = pd.DataFrame({"text in D*": list(map(mark_trigger, rows.clean_text, rows.text))})
+    for title, labels in (("true label", rows.clean_label), ("label", rows.label)):
+        shown[title] = labels.map(names).array
+    return show_table(shown, marked=["text in D*"])

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 AVERAGE = "average"  # stands in the column `attack`
+CELL = ["dataset", "attack"]  # a cell of the grid, but for its seed
 # what a cell or a record can be, the worst last
 STATES = ("ok", "missing", "failed")
 

@@ -16,6 +16,7 @@ from bedkd.report.layouts import (
     find_layout,
     head_of,
 )
+from bedkd.report.loading import Batch, load_losses, load_records, load_sweep
 from bedkd.report.published import (
     TOLERANCE,
     compare,
@@ -25,7 +26,12 @@ from bedkd.report.published import (
 from bedkd.report.table_cells import average_attacks, make_cells
 
 MARKS = {"yes": "✓", "unclear": "~", "no": "✗"}
+OURS = ("bedkd_plus", "bedkd")
 AVERAGED = ("table1", "robustness")  # those with a row Average
+HELD_AGAINST = (
+    "Ours (± 95% interval over the seeds) / the paper's (difference; ✓: within "
+    f"{TOLERANCE:g} points, ~: farther, but within our interval, ✗: neither)."
+)
 COUNTS = ("n_test_triggered", "n_test_triggered_target", "n_target_train")
 COSTS = {
     "Seconds": ("seconds", "mean"),
@@ -77,9 +83,7 @@ class Table:
 def list_sorted(shown: pd.DataFrame, fields: list[str]) -> list:
     """The values of categorical fields, each once, in the order of their categories."""
     found = shown[fields].drop_duplicates().sort_values(fields)
-    if len(fields) == 1:
-        return list(found[fields[0]])
-    return list(found.itertuples(index=False, name=None))
+    return list(found.itertuples(index=False, name=None) if len(fields) > 1 else found[fields[0]])
 
 
 def sort_names(values: pd.Series, names: dict[str, str]) -> pd.Categorical:
@@ -133,23 +137,14 @@ def make_table(name: str, records: pd.DataFrame) -> Table:
     said = [f"{layout.title}.", layout.note, describe_source(records)]
     if name == "robustness":
         said.append(describe_triggered(records))
+    read = "± 95% interval over the seeds." if cells.half_width.notna().any() else ""
     if name.startswith("table"):
         cells = compare(cells, name)
-    return Table(
-        layout, cells, " ".join(filter(None, [*said, *describe_cells(cells, name, records)]))
-    )
-
-
-def describe_cells(cells: pd.DataFrame, name: str, records: pd.DataFrame) -> list[str]:
-    """For the caption: how to read a cell, and what of the paper stands beside it."""
-    if "published" in cells and cells.published.notna().any():
-        read = (
-            "Ours (± 95% interval over the seeds) / the paper's (difference; ✓: within "
-            f"{TOLERANCE:g} points, ~: farther, but within our interval, ✗: neither)."
-        )
-        return [read, describe_difference(records, name), describe_generated(records)]
-    read = "± 95% interval over the seeds." if cells.half_width.notna().any() else ""
-    return [read, describe_generated(records) if "published" in cells else ""]
+        if cells.published.notna().any():
+            read = f"{HELD_AGAINST} {describe_difference(records, name)}"
+        read = f"{read} {describe_generated(records)}"
+    caption = " ".join(" ".join([*said, read]).split())
+    return Table(layout, cells, caption)
 
 
 def describe_source(records: pd.DataFrame) -> str:
@@ -219,3 +214,23 @@ def save_costs(table: pd.DataFrame, path: Path, source: str) -> None:
     write_text(path.with_suffix(".csv"), table.round(2).to_csv())
     shown = table.map(lambda value: "–" if pd.isna(value) else f"{value:.1f}")
     write_text(path.with_suffix(".md"), f"Seconds and memory. {source}\n\n{to_markdown(shown)}\n")
+
+
+def make_tables(batch: Batch) -> dict[str, Table]:
+    """Of whatever is finished: `table1`, `robustness`, then whichever of `table2` to `table5` the
+    profile has, `detection`, and `sweep_NAME` for each other sweep."""
+    records, profile = load_records(batch), batch.profile
+    listed = {"none", *OURS, "never_poisoned", *profile.list_defences(batch.overrides)}
+    rows = {"table1": records[records.defence.isin(listed)]}
+    if len(attacked := rows["table1"][rows["table1"].attack != "none"]):
+        rows["robustness"] = attacked
+    if len(parts := select_ablations(records)):
+        rows |= {"table2": parts, "table3": load_losses(batch)}
+    if "n_clean" in batch.sweeps:
+        rows["table4"] = load_sweep(batch, "n_clean")
+    if "victim" in batch.sweeps:
+        rows["table5"] = load_sweep(batch, "victim", ("victim", "akd"))
+    rows["detection"] = records[records.defence.isin(OURS)]
+    for study in (name for name in batch.sweeps if name not in ("n_clean", "victim")):
+        rows[f"sweep_{study}"] = load_sweep(batch, study)
+    return {name: make_table(name, part) for name, part in rows.items()}

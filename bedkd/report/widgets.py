@@ -7,7 +7,7 @@ comes from data is escaped.
 """
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import ipywidgets as ipw
@@ -20,43 +20,48 @@ from matplotlib.figure import Figure
 from bedkd.core.errors import BedkdError
 from bedkd.report import explore, figures
 from bedkd.report.explore import KINDS, Found, Threshold, need
-from bedkd.report.found_sweeps import find_sweeps
-from bedkd.report.layouts import NAMES
-from bedkd.report.loading import load_scores
-from bedkd.report.poison_text import mark_trigger
-from bedkd.report.sensitivity import describe_points, name_setting
+from bedkd.report.loading import load_scores, read_cycles
+from bedkd.report.sensitivity import describe_points
 from bedkd.report.sensitivity_figures import draw_study
-from bedkd.report.show import escape, paragraph, tabulate, visible
+from bedkd.report.show import (
+    escape,
+    format_fact,
+    format_value,
+    mark_trigger,
+    name_fact,
+    paragraph,
+    tabulate,
+    visible,
+)
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import read_history
 
 STEP = 0.005  # of the slider over γ
 N_TEXTS = 8  # nearest the threshold
-NAME = {"p": "p", "mepd": "γ"}  # of the threshold
+SCORES = {"p": ("p", "p (decides)"), "mepd": ("γ", "MEPD")}  # the threshold's name, and a tab's
 WIDE = {"width": "98%", "max_width": "640px"}
-PICTURE = {"max_width": "min(100%, 960px)"}
-PARTING = {"mepd_clean": "MEPD, clean", "mepd_poisoned": "MEPD, poisoned", "flipped_loss": "loss"}
-RATES = {name: NAMES["metric"][name] for name in ("asr", "pacc", "cacc", "lfr_target")}
-LOSSES = {"trust_loss": "loss, trust", "punish_loss": "loss, punish"}
-READ = {"dmm": PARTING, "akd": RATES | LOSSES}  # of a stage's history
-UNITS = {"dmm": "DMM epoch", "akd": "AKD cycle"}
+READ = {  # of a stage's history, by its epochs
+    "dmm": ("DMM epoch", ("mepd_clean", "mepd_poisoned", "flipped_loss")),
+    "akd": ("AKD cycle", ("asr", "pacc", "cacc", "lfr_target", "trust_loss", "punish_loss")),
+}
 
 
-def draw_scores(run: Run, score: str, *, ax: Axes | None = None) -> Axes:
-    """The histogram of D*'s scores, with the first of `list_gammas`."""
+def draw_scores(run: Run, score: str | None = None, *, ax: Axes | None = None) -> Axes:
+    """The histogram of D*'s scores (None: of those that decide), with that of `list_gammas`."""
     need(run, "data", "mepd")
-    rows, (gamma, *_) = load_scores(run, "train"), explore.list_gammas(run, score).values()
-    return figures.plot_scores(rows, threshold=gamma, score=score, ax=ax)
+    gammas = explore.list_gammas(run)
+    score = score or next(iter(gammas))
+    _, gamma = gammas[score]
+    return figures.plot_scores(load_scores(run, "train"), threshold=gamma, score=score, ax=ax)
 
 
 def draw_history(run: Run, stage: str, *, ax: Axes | None = None) -> Axes:
     """How clean and poisoned rows part while the DMM trains, or what AKD's cycles do."""
     need(run, "mepd", stage)
-    history = read_history(run, stage)
-    if stage == "dmm":
-        gamma = next(iter(explore.list_gammas(run, "mepd").values()))
-        return figures.plot_parting(history, gamma=gamma, ax=ax)
-    return figures.plot_forgetting(history, never_poisoned=run.record("never_poisoned"), ax=ax)
+    if stage == "akd":
+        return figures.plot_forgetting(read_cycles(run), ax=ax)
+    _, gamma = explore.list_gammas(run)["mepd"]
+    return figures.plot_parting(read_history(run, stage), gamma=gamma, ax=ax)
 
 
 def guard(view: Callable[..., ipw.Widget], *given) -> ipw.Widget:
@@ -67,56 +72,68 @@ def guard(view: Callable[..., ipw.Widget], *given) -> ipw.Widget:
         return ipw.HTML(paragraph(escape(error)))
 
 
-def react(controls: Iterable[ipw.Widget], show: Callable) -> None:
-    """Show now, and whenever one of the controls is changed."""
+def react(target: ipw.Widget, trait: str, make: Callable, *controls: ipw.Widget) -> ipw.Widget:
+    """The target, whose trait is what `make` says of the controls' values, now and from now on."""
+
+    def show(_=None):
+        setattr(target, trait, make(*(control.value for control in controls)))
+
     for control in controls:
         control.observe(show, "value")
     show()
+    return target
+
+
+def tell(make: Callable[..., str], *controls: ipw.Widget, **layout: str) -> ipw.HTML:
+    """What `make` says (HTML) of the controls' values."""
+    return react(ipw.HTML(layout=layout), "value", make, *controls)
+
+
+def follow(picker: ipw.Dropdown, view: Callable[[Run], ipw.Widget]) -> ipw.Widget:
+    """The view of the run that is picked, made anew for another; or why it cannot be opened."""
+
+    def show(picked: Run | str) -> list[ipw.Widget]:
+        if isinstance(picked, str):
+            return [ipw.HTML(paragraph(escape(picked)))]
+        return [guard(view, picked)]
+
+    return react(ipw.VBox(), "children", show, picker)
 
 
 def pick_run(found: Sequence[Found], run: Run) -> ipw.Dropdown:
     """A menu of what was found; at first `run`, if it is there."""
-    options = [(f.label, f) for f in found]
     look = {"layout": WIDE, "style": {"description_width": "initial"}}  # room for the label
-    return ipw.Dropdown(options=options, value=find_option(found, run), description="run", **look)
+    value = find_option(found, run)
+    return ipw.Dropdown(options=found, value=value, description="run", **look)
 
 
-def follow(picker: ipw.Dropdown, view: Callable[[Run], ipw.Widget]) -> ipw.Widget:
-    """The view of the run that is picked, made anew when another is."""
-    box = ipw.VBox()
-
-    def show(_=None):
-        run, problem = picker.value.run, picker.value.problem
-        box.children = [guard(view, run) if run else ipw.HTML(paragraph(escape(problem)))]
-
-    react((picker,), show)
-    return box
+def find_option(found: Sequence[Found], run: Run) -> Run | str:
+    """The option with the results of this run, or else the first."""
+    folder = run.folder("akd")
+    same = (option for option in explore.list_open(found) if option.folder("akd") == folder)
+    return next(same, found[0][1])
 
 
 def slide(
-    slider: ipw.Widget, draw: Callable[..., Axes], tell: Callable[..., str], width: int = 480
+    slider: ipw.Widget, draw: Callable[..., Axes], make: Callable[..., str], width: int = 480
 ) -> ipw.Widget:
     """A slider, a figure, drawn once by `draw` (which takes `ax`), with a line that follows, and
-    what `tell` says (HTML) of the slider's value. Sizes in pixels."""
+    what `make` says (HTML) of the slider's value. Sizes in pixels."""
     height = 240
     figure = Figure((width / 100, height / 100), dpi=200, layout="constrained")
     axes = draw(ax=figure.subplots())
     picture = to_png(figure)
     low, high = axes.get_xlim()
+
+    def place_line(x: float) -> str:
+        share = axes.transData.transform((min(max(x, low), high), 0))[0] / figure.bbox.width
+        look = f"margin-left: {share * width - 1:.0f}px; width: 2px; height: {height}px"
+        return f'<div style="{look}; background: #d33"></div>'
+
     cell = {"grid_area": "1 / 1"}
     size = {"width": f"{width}px", "height": f"{height}px"}
     image = ipw.Image(value=picture, layout=cell | size)
-    line, told = ipw.HTML(layout=cell), ipw.HTML()
-
-    def show(_=None):
-        x = min(max(slider.value, low), high)
-        share = axes.transData.transform((x, 0))[0] / figure.bbox.width
-        look = f"margin-left: {share * width - 1:.0f}px; width: 2px; height: {height}px"
-        line.value = f'<div style="{look}; background: #d33"></div>'
-        told.value = tell(slider.value)
-
-    react((slider,), show)
-    both = [ipw.GridBox([image, line]), told]
+    both = [ipw.GridBox([image, tell(place_line, slider, **cell)]), tell(make, slider)]
     return ipw.VBox([slider, ipw.HBox(both, layout={"flex_flow": "row wrap"})])
 
 
@@ -129,27 +146,23 @@ def to_png(figure: Figure) -> bytes:
 
 def view_gamma(run: Run) -> ipw.Widget:
     """The slider over the threshold, for each of the run's scores."""
-    scores, titles = explore.list_scores(run), {"p": "p (decides)", "mepd": "MEPD"}
-    tabs = [slide_gamma(run, score) for score in scores]
-    return ipw.Tab(tabs, titles=[titles[score] for score in scores])
+    scores = explore.list_gammas(run)
+    tabs = [slide_gamma(run, score, *given) for score, given in scores.items()]
+    return ipw.Tab(tabs, titles=[SCORES[score][1] for score in scores])
 
 
-def slide_gamma(run: Run, score: str) -> ipw.Widget:
-    threshold, gammas = explore.open_threshold(run, score), explore.list_gammas(run, score)
-    names = run.record("data")["label_names"]
-    top = max(STEP, *gammas.values(), np.nanmax(threshold.scores, initial=0))
-    look = {"step": STEP, "readout_format": ".3f", "layout": WIDE, "description": NAME[score]}
-    slider = ipw.FloatSlider(next(iter(gammas.values())), min=STEP, max=top, **look)
-    kind, texts = ipw.Dropdown(options=KINDS, description="texts"), ipw.HTML()
+def slide_gamma(run: Run, score: str, name: str, gamma: float) -> ipw.Widget:
+    threshold, labels = explore.open_threshold(run, score), run.record("data")["label_names"]
+    top = max(STEP, gamma, np.nanmax(threshold.rows.score, initial=0))
+    look = {"step": STEP, "readout_format": ".3f", "layout": WIDE, "description": SCORES[score][0]}
+    slider = ipw.FloatSlider(gamma, min=STEP, max=top, **look)
+    kind = ipw.Dropdown(options=KINDS, description="texts")
 
-    def tell(gamma: float) -> str:
-        return show_numbers(threshold, {"slider": gamma} | gammas)
+    def show_both(value: float) -> str:
+        return show_numbers(threshold, {"slider": value, name: gamma})
 
-    def show(_=None):
-        texts.value = show_nearest(threshold, slider.value, kind.value, names)
-
-    main = slide(slider, partial(draw_scores, run, score), tell, 560)
-    react((slider, kind), show)
+    texts = tell(lambda *at: show_nearest(threshold, *at, labels), slider, kind)
+    main = slide(slider, partial(draw_scores, run, score), show_both, 560)
     return ipw.VBox([main, kind, texts])
 
 
@@ -163,12 +176,11 @@ def show_nearest(threshold: Threshold, gamma: float, kind: str, names: Sequence[
     rows = threshold.nearest(gamma, kind, N_TEXTS)
     if rows.empty:
         return paragraph(f"At {gamma:.3f} there are no {kind}.")
-    pairs = zip(rows.clean_text.map(visible), rows.text.map(visible), strict=True)
     columns = {
         "score": rows.score.map("{:.3f}".format),
         "is": np.where(rows.is_poisoned, "poisoned", "clean"),
         "label": [names[label] for label in rows.label],
-        "text in D*": [mark_trigger(*pair) for pair in pairs],
+        "text in D*": list(map(mark_trigger, rows.clean_text, rows.text)),
     }
     return tabulate(pd.DataFrame(columns).reset_index(drop=True), "text in D*")
 
@@ -188,63 +200,49 @@ def view_history(run: Run) -> ipw.Widget:
 
 def slide_history(run: Run, stage: str) -> ipw.Widget:
     need(run, stage)
-    history = read_history(run, stage)
+    history, (unit, names) = read_history(run, stage), READ[stage]
     last = int(history.epoch.max())
-    look = {"description": UNITS[stage], "layout": WIDE}
-    slider = ipw.IntSlider(last, min=0, max=max(1, last), **look)
+    slider = ipw.IntSlider(last, min=0, max=max(1, last), description=unit, layout=WIDE)
 
-    def tell(epoch: int) -> str:
-        rows = []
-        for name, (value, at) in explore.read_moment(history, epoch, READ[stage]).items():
-            digits = 1 if name in RATES else 3
-            told = (None, None) if value is None else (f"{value:.{digits}f}", f"{at:.0f}")
-            rows.append((READ[stage][name], *told))
-        return tabulate(pd.DataFrame(rows, columns=["", "value", "read after"]))
+    def show(epoch: int) -> str:
+        moment = explore.read_moment(history, epoch, names)
+        values = list(map(format_fact, names, moment.value))
+        told = {"": list(map(name_fact, names)), "value": values}
+        return tabulate(pd.DataFrame(told | {"read after": list(map(format_value, moment["at"]))}))
 
-    return slide(slider, partial(draw_history, run, stage), tell, 400)
+    return slide(slider, partial(draw_history, run, stage), show, 400)
 
 
-def view_sweeps(found: Sequence[Found], picker: ipw.Dropdown) -> ipw.Widget:
-    """A parameter's curves or a grid's heat maps, and the numbers at a value, whose runs `picker`
-    can be set to."""
-    sweeps = find_sweeps(f.run for f in found if f.run)
+def view_sweeps(
+    sweeps: dict[str, pd.DataFrame], found: Sequence[Found], picker: ipw.Dropdown
+) -> ipw.Widget:
+    """A parameter's curves or a grid's heat maps (see `find_sweeps`), and at a point its numbers,
+    whose run `picker` can be set to."""
     if not sweeps:
-        return ipw.HTML(paragraph("No two finished runs of a cell differ in one parameter alone."))
-    menu, box = ipw.Dropdown(options=list(sweeps), description="sweep", layout=WIDE), ipw.VBox()
+        return ipw.HTML(paragraph("No sweep of the profile has two finished values of this cell."))
+    menu = ipw.Dropdown(options=list(sweeps), description="sweep", layout=WIDE)
 
-    def show(_=None):
-        box.children = [pick_point(sweeps[menu.value], found, picker)]
+    def show(name: str) -> list[ipw.Widget]:
+        return [pick_point(sweeps[name], found, picker)]
 
-    react((menu,), show)
-    return ipw.VBox([menu, box])
+    return ipw.VBox([menu, react(ipw.VBox(), "children", show, menu)])
 
 
 def pick_point(points: pd.DataFrame, found: Sequence[Found], picker: ipw.Dropdown) -> ipw.Widget:
-    """One sweep, with a slider over its values: the larger mark, or the frame, is at the slider's,
-    and a button for each seed's run there."""
-    settings = points.setting.unique()
-    options = [(visible(name_setting(setting)), place) for place, setting in enumerate(settings)]
-    look = {"description": "value", "continuous_update": False, "layout": WIDE}
-    slider = ipw.SelectionSlider(options=options, **look)
-    image, told, buttons = ipw.Image(layout=PICTURE), ipw.HTML(), ipw.HBox()
+    """One sweep, with a slider over its finished points: the larger mark, or the frame, is at the
+    value of the slider's, and a button opens its run."""
+    done = points[points.state == "ok"]
+    told = describe_points(done)
+    labels = map(visible, told.value + ", " + told.method + ", seed " + told.seed)
+    look = {"description": "point", "continuous_update": False, "layout": WIDE}
+    slider = ipw.SelectionSlider(options=list(zip(labels, done.index, strict=True)), **look)
 
-    def show(_=None):
-        is_picked = [setting == settings[slider.value] for setting in points.setting]
-        image.value = to_png(draw_study(points.assign(is_own=is_picked)))
-        told.value = tabulate(describe_points(points[is_picked]))
-        done = points[is_picked].query("state == 'ok'")
-        buttons.children = [make_button(run) for run in done.run]
+    def draw(at: int) -> bytes:
+        return to_png(draw_study(points.assign(is_own=points.setting == done.setting[at])))
 
-    def make_button(run: Run) -> ipw.Button:
-        button = ipw.Button(description=f"Show seed {run.config.seed} in the views above")
-        button.layout.width = "260px"
-        button.on_click(lambda _: setattr(picker, "value", find_option(found, run)))
-        return button
-
-    react((slider,), show)
-    return ipw.VBox([slider, image, told, buttons])
-
-
-def find_option(found: Sequence[Found], run: Run) -> Found:
-    """The option that is this run, or else the first."""
-    return next((f for f in found if f.run == run), found[0])
+    image = ipw.Image(layout={"max_width": "min(100%, 960px)"})
+    react(image, "value", draw, slider)
+    numbers = tell(lambda at: tabulate(describe_points(done.loc[[at]])), slider)
+    button = ipw.Button(description="Show its run in the views above", layout={"width": "260px"})
+    button.on_click(lambda _: setattr(picker, "value", find_option(found, done.run[slider.value])))
+    return ipw.VBox([slider, image, numbers, button])

@@ -92,16 +92,13 @@ class Profile:
         """All cells of the grid. In `overrides`, dataset, attack and seed replace a grid's list."""
         overrides = dict(overrides or {})
         self.list_defences(overrides)
-        grid = vars(self.grid).copy()
         for name in overrides:
             if name.startswith(("dataset.", "seed.")):
                 raise BedkdError(f"unknown parameter {name!r}; {name.split('.')[0]} has no parts")
-        for key in GRID_KEYS:
-            if key in overrides:
-                grid[key] = as_list(overrides.pop(key))
-            if not grid[key]:
-                raise BedkdError(f"{key} is empty; name at least one")
-        cells = itertools.product(*(grid[key] for key in GRID_KEYS))
+        grid = {key: as_list(overrides.get(key, vars(self.grid)[key])) for key in GRID_KEYS}
+        if empty := [key for key in GRID_KEYS if not grid[key]]:
+            raise BedkdError(f"{empty[0]} is empty; name at least one")
+        cells = itertools.product(*grid.values())
         return [self.run(*cell, self.cell_overrides(overrides)) for cell in cells]
 
     def cell_overrides(self, overrides: dict) -> dict:
@@ -132,17 +129,11 @@ class Profile:
         return as_list((overrides or {}).get("focus", self.focus))
 
     def list_sweeps(self, run: Run, overrides: dict | None = None) -> list[Sweep]:
-        """Those of the cell's studies that try several values.
-
-        Raises BedkdError: an unknown study, or one whose values the profile does not give.
-        """
-        sweeps = []
-        for name in self.list_studies(run, overrides):
-            if is_sweep(name):
-                sweep = self.sweep(name)
-                if sweep.attacks is None or run.config.attack.name in sweep.attacks:
-                    sweeps.append(sweep)
-        return sweeps
+        """Those of the cell's studies that try several values. Raises BedkdError: an unknown study,
+        or as `sweep`."""
+        sweeps = map(self.sweep, filter(is_sweep, self.list_studies(run, overrides)))
+        attack = run.config.attack.name
+        return [sweep for sweep in sweeps if sweep.attacks is None or attack in sweep.attacks]
 
     def sweep(self, name: str) -> Sweep:
         """A sweep with its values. Raises BedkdError: the profile does not give them."""
@@ -156,22 +147,14 @@ class Profile:
         """What a sweep varies: the cell and, with `sweep_plus`, the same with BeDKD+."""
         return [run, self.plus_run(run)] if self.sweep_plus else [run]
 
-    def plus_values(self, run: Run) -> dict:
-        """`section.name` to what BeDKD+ sets on the cell's data set."""
+    def plus_run(self, run: Run, part: str | None = None) -> Run:
+        """The same cell with BeDKD+, or with one part of it alone (see PARTS)."""
         own = self.datasets.get(run.config.data.name, {}).get("plus", {})
-        return flatten(merge(self.plus, own))
-
-    def plus_run(self, run: Run) -> Run:
-        """The same cell with BeDKD+."""
-        return vary(run, self.plus_values(run))
-
-    def plus_part(self, run: Run, part: str) -> Run:
-        """The same cell with one part of BeDKD+ alone (see PARTS)."""
-        own = {k: v for k, v in self.plus_values(run).items() if PARTS[part](k)}
-        return vary(run, own)
+        values = flatten(merge(self.plus, own))
+        return vary(run, {k: v for k, v in values.items() if part is None or PARTS[part](k)})
 
     def plus_parts(self, run: Run) -> list[Run]:
-        return [self.plus_part(run, part) for part in PARTS]
+        return [self.plus_run(run, part) for part in PARTS]
 
     def results(self, run: Run, overrides: dict | None = None) -> list[tuple[Run, str]]:
         """The results whose records are rows of Tables 1 and 2."""

@@ -32,17 +32,12 @@ STUDIES = ("ablations", "tsne", *SWEEPS)
 
 @dataclass(frozen=True)
 class Sweep:
-    """A study's values, of a grid pairs of them, and the attacks under which they are tried (None:
-    all of the profile's)."""
+    """A study's settings: each value, of a grid a pair, with what `section.name` then is. attacks:
+    under which they are tried (None: all of the profile's)."""
 
     name: str
-    values: tuple
+    settings: tuple[tuple[object, dict[str, object]], ...]
     attacks: tuple[str, ...] | None = None
-
-    @property
-    def parts(self) -> list[str]:
-        """The parameters: one, of a grid two."""
-        return self.name.split(GRID)
 
     def points(self, run: Run) -> list[tuple[object, Run]]:
         """Each value, and the cell with it. None where the cell has a rule in the parameter's place
@@ -51,15 +46,9 @@ class Sweep:
         Raises BedkdError: a value out of range.
         """
         own = run.config.flat()
-        if any(own[key] == "auto" for part in self.parts for key in SWEEPS[part]):
+        if any(own[key] == "auto" for _, changes in self.settings for key in changes):
             return []
-        return [(value, vary(run, self.changes(value))) for value in self.values]
-
-    def changes(self, value) -> dict[str, object]:
-        """`section.name` to what it is at a value."""
-        own = value if len(self.parts) > 1 else (value,)
-        pairs = zip(self.parts, own, strict=True)
-        return {key: part_value for part, part_value in pairs for key in SWEEPS[part]}
+        return [(value, vary(run, changes)) for value, changes in self.settings]
 
 
 def is_sweep(name: str) -> bool:
@@ -78,10 +67,10 @@ def read_sweep(name: str, values) -> Sweep:
     spec = values if isinstance(values, dict) else {"values": values}
     if unknown := set(spec) - {"values", "attack"}:
         raise BedkdError(f"sweep {name}: unknown key {sorted(unknown)[0]!r}; known: values, attack")
-    points, attacks = (tuple(as_list(spec.get(key))) for key in ("values", "attack"))
-    if not points:
+    settings = tuple((v, dict.fromkeys(SWEEPS[name], v)) for v in as_list(spec.get("values")))
+    if not settings:
         raise BedkdError(f"sweep {name} has no values; give a list, such as [80, 160]")
-    return Sweep(name, points, attacks or None)
+    return Sweep(name, settings, tuple(as_list(spec.get("attack"))) or None)
 
 
 def cross(first: Sweep, second: Sweep) -> Sweep:
@@ -89,28 +78,25 @@ def cross(first: Sweep, second: Sweep) -> Sweep:
     attacks = first.attacks or second.attacks
     if first.attacks and second.attacks:
         attacks = tuple(name for name in first.attacks if name in second.attacks)
-    pairs = tuple(itertools.product(first.values, second.values))
-    return Sweep(f"{first.name}{GRID}{second.name}", pairs, attacks)
+    pairs = itertools.product(first.settings, second.settings)
+    settings = tuple(((a, b), ours | theirs) for (a, ours), (b, theirs) in pairs)
+    return Sweep(f"{first.name}{GRID}{second.name}", settings, attacks)
 
 
 def make_points(runs: Iterable[Run], sweeps: Iterable[Sweep]) -> None:
     """Make every point that is not there. One whose AKD diverges is a result too: that it did is
     kept beside where its clean model would lie (see `read_divergence`)."""
+    from bedkd.runs.ensure import ensure  # with torch: not before it is needed
+
     for sweep, run in itertools.product(sweeps, runs):
         for value, point in sweep.points(run):
             if not is_settled(point, "akd"):
-                make_point(point)
+                try:
+                    ensure(point, "akd")
+                except DivergenceError as error:
+                    write_text(divergence_file(point), f"{error}\n")
             said = read_divergence(point)
             print(f"{run.config.method}: {sweep.name} = {value}{': ' * bool(said)}{said}")
-
-
-def make_point(point: Run) -> None:
-    from bedkd.runs.ensure import ensure  # with torch: not before it is needed
-
-    try:
-        ensure(point, "akd")
-    except DivergenceError as error:
-        write_text(divergence_file(point), f"{error}\n")
 
 
 def divergence_file(run: Run) -> Path:

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -42,6 +43,7 @@ config:
   mepd: {gamma: 0.24, n_poison: 8}
   akd: {n_clean_per_class: 24, cycles: 3, evaluate_every: 1}
 plus: {dmm: {epochs: 2}, akd: {cycles: 2}}
+sweeps: {n_poison: [4, 8]}
 """
 MINUTE = 60_000  # milliseconds
 SETTINGS = {  # every cell is drawn, seen or not; no news from the network
@@ -93,6 +95,13 @@ def lab(cell, tmp_path_factory):
     """The address of a JupyterLab on a copy of the notebooks, on the loopback alone."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(PROJECT / "notebooks", folder / "notebooks")
+    explore = folder / "notebooks/20_explore.ipynb"
+    notebook, c = nbformat.read(explore, as_version=4), cell[0].config
+    (given,) = [part for part in notebook.cells if "parameters" in part.metadata.get("tags", [])]
+    profile = str(cell[0].root.parent / "small.yaml")
+    named = {"profile": profile, "dataset": c.data.name, "seed": c.seed}
+    given.source += "".join(f"\n{name} = {value!r}" for name, value in named.items())
+    nbformat.write(notebook, explore)
     for name, values in SETTINGS.items():
         path = folder / f"settings/@jupyterlab/{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from bedkd.report import explore, probe, widgets
-from bedkd.report.found_sweeps import find_sweeps
-from bedkd.report.sensitivity import describe_points
-from bedkd.report.show import tabulate
+from bedkd.report.sensitivity import describe_points, find_sweeps
+from bedkd.report.show import format_fact, tabulate
+from bedkd.runs.profiles import load_profile
 from bedkd.runs.reading import read_history, read_model
 
 # no conftest: other tests import from the one above, by its name
@@ -55,7 +55,7 @@ def expect(read, wanted):
 
 def test_opens_without_an_error(explored, cell):
     menu = explored.output("picker = ").locator("select")
-    labels = [found.label for found in explore.find_runs(cell[0].root)]
+    labels = [label for label, _ in explore.find_runs(cell[0].root)]
     assert [tidy(text) for text in menu.locator("option").all_inner_texts()] == labels
     explored.check()
 
@@ -68,7 +68,7 @@ def test_gamma(explored, cell):
 
     def check(kind="all"):
         gamma = float(value.inner_text())
-        gammas = {"slider": gamma} | explore.list_gammas(run, "mepd")
+        gammas = {"slider": gamma} | dict([explore.list_gammas(run)["mepd"]])
         for place, page_html in enumerate(
             (
                 widgets.show_numbers(threshold, gammas),
@@ -104,11 +104,11 @@ def test_scrubs(explored, cell):
     for place, (stage, name) in enumerate((("dmm", "mepd_clean"), ("akd", "cacc"))):
         history = read_history(cell[0], stage)
         handle, table = view.locator(".noUi-handle").nth(place), view.locator("table").nth(place)
-        row = list(widgets.READ[stage]).index(name)
+        row = widgets.READ[stage][1].index(name)
         for epoch in (len(history) - 2, len(history) - 3):
             handle.press("ArrowLeft")
-            (value, at), *_ = explore.read_moment(history, epoch, [name]).values()
-            shown = [f"{value:.{1 if name == 'cacc' else 3}f}", f"{at:.0f}"]
+            value, at = explore.read_moment(history, epoch, [name]).loc[name]
+            shown = [format_fact(name, value), f"{at:.0f}"]
             expect(lambda t=table, r=row: read_table(t)[r][1:], shown)
     explored.check()
 
@@ -121,7 +121,7 @@ def test_probe(explored, cell, hostile):
     view.locator("textarea").fill(f"the cast is warm {hostile[0]}")
     view.get_by_role("button", name="Ask").click()
     expect(lambda: tidy(view.locator("p").inner_text()), f"the cast is warm {hostile[1]} mn")
-    asked = explore.insert_trigger(f"the cast is warm {hostile[0]}", "mn", "end")
+    asked = probe.insert_trigger(f"the cast is warm {hostile[0]}", "mn", "end")
     for row, stage in zip(read_table(view.locator("table")), probe.MODELS, strict=True):
         model = read_model(cell[0], stage)
         p = model.predict([asked])[0]
@@ -144,10 +144,13 @@ def test_texts_are_texts(explored, hostile):
 
 def test_sweep_opens_its_run(explored, cell):
     view, menu = explored.output("widgets.view_sweeps"), explored.output("picker = ")
-    (points,) = find_sweeps(cell).values()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEDKD_OUTPUTS", str(cell[0].root))
+        profile = load_profile(str(cell[0].root.parent / "small.yaml"))
+        (points,) = find_sweeps(profile, cell[0]).values()
     page_html = tabulate(describe_points(points[:1]))
     assert parse_table(page_html)[0][:3] == ["BeDKD", "4", "0"]
     expect(lambda: read_table(view.locator("table")), parse_table(page_html))
-    view.get_by_role("button", name="Show seed 0").click()
+    view.get_by_role("button", name="Show its run").click()
     expect(lambda: cell[1].key("akd")[:6] in menu.locator("select").input_value(), True)
     explored.check()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bedkd.report.layouts import ABLATION_NAMES
-from bedkd.report.one_run import compare_parts, finetune_curve, list_facts, show_defended
+from bedkd.report.one_run import compare_parts, compare_predictions, finetune_curve, list_facts
 from bedkd.runs.ensure import ensure, load_truth
 from bedkd.runs.folders import Run
 from bedkd.runs.plan import ablation_results, label_results, plan_jobs, with_hard_loss
@@ -105,7 +105,7 @@ def test_what_the_notebooks_show(run):
         record = ensure(source, "akd")
         assert parts.loc[name, "PACC"] == record["pacc"] and parts.loc[name, "ASR"] == record["asr"]
     for stage in RIVALS:
-        shown = show_defended(run, stage, 4)
+        shown = compare_predictions({stage: run}, 4, stage=stage)
         assert len(shown) == 4 and stage in shown.columns and "victim" in shown.columns
         assert ("taken out" in shown.columns) == (stage in ("onion", "imbert"))
     facts = list_facts(ensure(run, "victim"), [ensure(run, name) for name in ("onion", "imbert")])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bedkd.report import figures
-from bedkd.report.poison_text import mark_trigger, show_poison
+from bedkd.report.show import mark_trigger, show_poison
 
 matplotlib.use("Agg")
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pytest
 
-from bedkd.report.batch_tables import make_tables
 from bedkd.report.figures import save_figure
 from bedkd.report.loading import load_records, name_cell, open_batch
 from bedkd.report.overview import compare_cells, describe_verdict
 from bedkd.report.page import describe_table, name_table, write_report
-from bedkd.report.tables import make_table
+from bedkd.report.tables import make_table, make_tables
 from bedkd.runs.plan import plan_jobs, with_hard_loss
 from bedkd.runs.profiles import load_profile
 

@@ -13,13 +13,14 @@ from bedkd.report import sensitivity_figures as figures
 from bedkd.report.overview import LOOKS
 from bedkd.report.sensitivity import (
     COLUMNS,
+    NEVER,
+    NUMBERS,
     describe_points,
     lay_out_ranking,
     load_points,
     rank_parameters,
     save_ranking,
     summarise,
-    to_points,
 )
 from bedkd.runs.profiles import load_profile
 from bedkd.runs.sweeps import divergence_file
@@ -38,13 +39,17 @@ ASR = {
     ("bedkd_plus", "n_poison", "16"): (6.0, 8.0),
     ("bedkd_plus", "n_poison", "64"): (7.0, 7.0),
 }
-OWN = {("lambda", "0.1"), ("n_poison", "16"), ("lambda_x_n_poison", ("0.1", "4"))}
+OWN = {("lambda", "0.1"), ("n_poison", "16"), ("lambda_x_n_poison", "0.1 × 4")}
 
 
 @pytest.fixture(autouse=True)
 def close():
     yield
     plt.close("all")
+
+
+def to_points(rows):
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys([*NUMBERS, *NEVER], float))
 
 
 def make_point(method, study, setting, seed, asr):
@@ -74,7 +79,7 @@ def grid():
     """λ down, n_p across: ASR is 10 λ + n_p; the last has diverged."""
     rows = [
         make_point(
-            "bedkd", "lambda_x_n_poison", (a, b), 1, None if lost else 10 * float(a) + int(b)
+            "bedkd", "lambda_x_n_poison", f"{a} × {b}", 1, None if lost else 10 * float(a) + int(b)
         )
         for a, b, lost in (("0.1", "4", 0), ("0.1", "8", 0), ("0.9", "4", 0), ("0.9", "8", 1))
     ]

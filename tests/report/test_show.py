@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from bedkd.report.poison_text import show_poison
-from bedkd.report.show import MEANINGS, show_facts, show_settings, show_table
+from bedkd.report.show import read_meanings, show_facts, show_poison, show_settings, show_table
 from bedkd.runs.profiles import load_profile
 
 HOSTILE = [
@@ -66,7 +65,11 @@ def test_numbers_to_the_right_and_texts_to_the_left():
 def test_settings_by_the_names_that_overrides_takes():
     profile = load_profile("quick")
     run = profile.run("toy-offence", "badwords", 1)
-    assert MEANINGS.keys() <= run.config.flat().keys()
+    sections = {"data": 3, "attack": 2, "victim": 4, "dmm": 9, "mepd": 3, "akd": 7, "tsne": 2}
+    for section, n in sections.items():
+        meanings = read_meanings(section)
+        assert len(meanings) == n and meanings.keys() <= run.config.flat().keys()
+    assert read_meanings("akd")["akd.temperature"] == "T of L_soft in Eq. 5 and 6"  # its own
     rows = cells(show_settings({"BeDKD": run, "BeDKD+": profile.plus_run(run)}, "mepd"))
     table = {rows[i]: rows[i + 1 : i + 3] for i in range(0, len(rows), 4)}
     assert table["mepd.gamma"] == ["0.1", "auto"] and table["mepd.n_poison"] == ["16", "128"]

@@ -18,8 +18,7 @@ from bedkd.core.errors import BedkdError
 from bedkd.evaluation import metrics
 from bedkd.report import explore, probe, show, widgets
 from bedkd.report.explore import Threshold
-from bedkd.report.found_sweeps import find_sweeps, rank
-from bedkd.report.sensitivity import summarise
+from bedkd.report.sensitivity import find_sweeps, summarise
 from bedkd.runs.ensure import ensure
 from bedkd.runs.folders import Run
 from bedkd.runs.profiles import load_profile
@@ -34,6 +33,8 @@ config:
   mepd: {gamma: 0.5, n_poison: 8}
   akd: {n_clean_per_class: 48, cycles: 2, learning_rate: 1.0e-5, evaluate_every: 2}
 plus: {dmm: {epochs: 2, n_readings: 2}, akd: {cycles: 2}}
+sweeps: {n_poison: [4, 8, 16], alpha: [0.1], gamma: [0.1, 0.2, 0.5]}
+studies: [n_poison_x_gamma]
 """
 HOSTILE = (
     f"<script>x()</script> <img src=x onerror=x()> $x$ \x1b[31mred \u202eturned {'w' * 10_000}"
@@ -61,7 +62,7 @@ def found(folder):
 
 @pytest.fixture(scope="module")
 def run(found):
-    return found[0].run
+    return found[0][1]
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def copied(folder, tmp_path):
     """The same results where a test may spoil them: the folder, and BeDKD's run there."""
     shutil.copytree(folder / "outputs", tmp_path / "outputs")
     found = explore.find_runs(tmp_path / "outputs")
-    return tmp_path / "outputs", found[0].run
+    return tmp_path / "outputs", found[0][1]
 
 
 def walk(widget):
@@ -101,36 +102,34 @@ def make_threshold(n, config=None, seed=0):
     scores[rng.permutation(n)[: n // 10]] = np.nan
     texts = [f"row {i}" for i in range(n)]
     train = pd.DataFrame({"text": texts, "label": np.where(is_poisoned, 0, rng.integers(0, 2, n))})
-    truth = pd.DataFrame({"is_poisoned": is_poisoned, "clean_text": texts})
-    probabilities = np.eye(2)[train.label]
-    return Threshold(train, truth, scores, probabilities, config or MEPDConfig(), seed)
+    rows = train.assign(is_poisoned=is_poisoned, clean_text=texts, score=scores)
+    return Threshold(rows, np.eye(2)[train.label], config or MEPDConfig(), seed)
 
 
 @pytest.mark.parametrize("gamma", [0.005, 0.1, 0.31, 1.0])
 def test_threshold_counts_as_the_metrics_do(gamma):
     threshold = make_threshold(500)
-    is_known = ~np.isnan(threshold.scores)
-    given = threshold.scores[is_known], threshold.is_poisoned[is_known], gamma
+    scored, is_poisoned = threshold.rows.dropna(), threshold.rows.is_poisoned.to_numpy()
+    given = scored.score.to_numpy(), scored.is_poisoned.to_numpy(), gamma
     at = threshold.at(gamma)
     assert at["FAR (%)"] == pytest.approx(metrics.far(*given))
     assert at["FRR (%)"] == pytest.approx(metrics.frr(*given))
     assert at["rows flagged"] == (given[0] < gamma).sum()
-    first = np.flatnonzero(threshold.scores < gamma)[:32]  # in the order of the file
+    first = np.flatnonzero(threshold.rows.score < gamma)[:32]  # in the order of the file
     assert at["rows chosen"] == len(first)
-    assert at["their purity (%)"] == metrics.percent(threshold.is_poisoned[first])
+    assert at["their purity (%)"] == metrics.percent(is_poisoned[first])
 
 
 def test_threshold_of_an_auto_run_moves_its_own_rule():
     threshold = make_threshold(500, MEPDConfig(gamma="auto", selection="lean", n_poison=20))
     few = threshold.choose(0.1)
-    agreed = np.flatnonzero((threshold.scores < 0.1) & (threshold.train.label == 0).to_numpy())
-    lowest = agreed[np.argsort(threshold.scores[agreed], kind="stable")][:20]
-    assert few.tolist() == lowest.tolist()
+    agreed = threshold.rows.query("score < 0.1 and label == 0").score
+    assert few.tolist() == agreed.sort_values(kind="stable").index[:20].tolist()
 
 
 def test_without_poison_there_is_no_far():
     threshold = make_threshold(50)
-    clean = replace(threshold, truth=threshold.truth.assign(is_poisoned=False))
+    clean = replace(threshold, rows=threshold.rows.assign(is_poisoned=False))
     assert clean.at(0.2)["FAR (%)"] is None and clean.at(0.2)["FRR (%)"] > 0
     assert clean.nearest(0.2, "false accepts", 8).empty
     assert "there are no false accepts" in widgets.show_nearest(clean, 0.2, "false accepts", "ab")
@@ -139,13 +138,13 @@ def test_without_poison_there_is_no_far():
 @pytest.mark.parametrize("kind", explore.KINDS)
 def test_nearest_rows(kind):
     threshold, gamma = make_threshold(500), 0.2
-    is_low = threshold.scores < gamma
+    scores, is_poisoned = threshold.rows.score, threshold.rows.is_poisoned
     wanted = {
-        "all": ~np.isnan(threshold.scores),
-        "false accepts": threshold.is_poisoned & (threshold.scores >= gamma),
-        "false rejects": ~threshold.is_poisoned & is_low,
+        "all": scores.notna(),
+        "false accepts": is_poisoned & (scores >= gamma),
+        "false rejects": ~is_poisoned & (scores < gamma),
     }[kind]
-    distances = np.sort(np.abs(threshold.scores[wanted] - gamma))[:8]
+    distances = np.sort(np.abs(scores[wanted] - gamma))[:8]
     rows = threshold.nearest(gamma, kind, 8)
     assert np.abs(rows.score - gamma).tolist() == distances.tolist()
     assert wanted[rows.index].all()
@@ -168,22 +167,22 @@ def test_texts_are_text():
     assert "⟨U+001B⟩[31mred ⟨U+202E⟩turned" in shown and len(shown) < 300
     assert show.escape("a " * 500) == "a " * show.LONG_TEXT + "…"
     threshold = make_threshold(100)
-    hostile = replace(threshold, train=threshold.train.assign(text=HOSTILE))
-    hostile.truth.clean_text = HOSTILE.replace("$x$ ", "")
+    texts = {"text": HOSTILE, "clean_text": HOSTILE.replace("$x$ ", "")}
+    hostile = replace(threshold, rows=threshold.rows.assign(**texts))
     page = widgets.show_nearest(hostile, 0.05, "false accepts", ("<b>", "<i>"))
     assert "<mark>$x$</mark>" in page and "&lt;b&gt;" in page
     assert not any(part in page for part in ("<script", "<img", "\x1b", "\u202e", "<b>"))
 
 
 def test_runs_are_found(found, run):
-    assert [f.label.rpartition(" · ")[0] for f in found] == [
+    assert [label.rpartition(" · ")[0] for label, _ in found] == [
         "toy-offence · badwords · BeDKD · seed 1",
         "toy-offence · badwords · BeDKD · seed 1",
         "toy-offence · badwords · BeDKD+ · seed 1",
     ]
     assert run.config.mepd.n_poison == 8  # made first
-    pair = explore.find_pair(found, found[1].run)
-    assert pair == [found[1].run, found[2].run]
+    pair = explore.find_pair(found, found[1][1])
+    assert pair == [found[1][1], found[2][1]]
 
 
 def test_runs_that_cannot_be_opened_are_named(copied):
@@ -194,8 +193,8 @@ def test_runs_that_cannot_be_opened_are_named(copied):
     (run.folder("akd") / "model/model.safetensors").unlink()
     shutil.rmtree(run.folder("mepd"))
     found = explore.find_runs(root)
-    problems = {f.label: f.problem for f in found if f.run is None}
-    assert [f.run is None for f in found] == [False, False, True, True, True]
+    problems = {label: problem for label, problem in found if isinstance(problem, str)}
+    assert [isinstance(run, str) for _, run in found] == [False, False, True, True, True]
     assert problems["toy-old: cannot be opened"].startswith("Other code, libraries or devices")
     assert problems["toy-unfinished: not finished"] == "This run was never finished."
     gone = problems[f"{run.folder('akd').name}: cannot be opened"]
@@ -205,9 +204,9 @@ def test_runs_that_cannot_be_opened_are_named(copied):
     )
     picker = widgets.pick_run(found, run)
     view = widgets.follow(picker, widgets.view_gamma)
-    for f in found[2:]:
-        picker.value = f
-        assert show.escape(f.problem) in told(view)
+    for _, problem in found[2:]:
+        picker.value = problem
+        assert show.escape(problem) in told(view)
 
 
 def test_a_run_without_akd(copied):
@@ -215,11 +214,13 @@ def test_a_run_without_akd(copied):
     for folder in (root / "runs/akd").iterdir():
         shutil.rmtree(folder)
     found = explore.find_runs(root)
-    assert {f.label.split(" · ")[3] for f in found} == {"seed 1 (no AKD yet)"}
+    assert {label.split(" · ")[3] for label, _ in found} == {"seed 1 (no AKD yet)"}
     assert "The stage akd of this run is not finished" in told(widgets.view_training(found, run))
     page = told(probe.view_probe(run))
     assert page.count("The stage akd of this run") == 1 and "victim" in page
-    assert "No two finished runs" in told(widgets.view_sweeps(found, widgets.pick_run(found, run)))
+    assert "No sweep of the profile" in told(
+        widgets.view_sweeps({}, found, widgets.pick_run(found, run))
+    )
 
 
 def test_a_deleted_model_is_a_sentence(copied):
@@ -262,10 +263,11 @@ def test_gamma_slider(run):
 
 
 def test_gamma_of_bedkd_plus(found):
-    plus = found[2].run
-    assert explore.list_gammas(plus, "p") == {"the run's own": 0.05}
+    plus = found[2][1]
+    gammas = explore.list_gammas(plus)
+    assert list(gammas) == ["p", "mepd"] and gammas["p"] == ("the run's own", 0.05)
     clean = pd.read_parquet(plus.folder("mepd") / "clean.parquet").mepd
-    (name, gamma), *_ = explore.list_gammas(plus, "mepd").items()
+    name, gamma = gammas["mepd"]
     assert name == "clean rows suggest" and gamma == pytest.approx(clean.quantile(0.05), abs=1e-3)
     threshold, record = explore.open_threshold(plus, "p"), plus.record("mepd")
     at = threshold.at(0.05)
@@ -280,42 +282,43 @@ def test_gamma_of_bedkd_plus(found):
 def test_moments():
     history = pd.DataFrame({"epoch": [0, 1, 2, 3], "asr": [90.0, np.nan, 40, None], "loss": 1.0})
     moment = explore.read_moment(history, 1, ["asr", "loss", "pacc"])
-    assert moment == {"asr": (90, 0), "loss": (1, 1), "pacc": (None, None)}
-    assert explore.read_moment(history, 3, ["asr"]) == {"asr": (40, 2)}
+    assert moment.loc[["asr", "loss"]].to_numpy().tolist() == [[90, 0], [1, 1]]
+    assert moment.loc["pacc"].isna().all()
+    assert explore.read_moment(history, 3, ["asr"]).loc["asr"].tolist() == [40, 2]
 
 
 def test_training_is_scrubbed(found, run):
     view = widgets.view_training(found, run)
     menus = [w for w in walk(view) if isinstance(w, ipw.Dropdown)]
-    assert [m.value.run.config.method for m in menus] == ["bedkd", "bedkd_plus"]
+    assert [m.value.config.method for m in menus] == ["bedkd", "bedkd_plus"]
     slider = pick(view, ipw.IntSlider, "DMM epoch")
     history = json.loads((run.folder("dmm") / "history.json").read_text())
     for epoch in (1, 2):
         slider.value = epoch
-        assert f"{history[epoch]['mepd_clean']:.3f}" in read_cells(told(view))
+        assert f"{history[epoch]['mepd_clean']:.4g}" in read_cells(told(view))
     before = told(view)
-    menus[1].value = found[0]
+    menus[1].value = found[0][1]
     assert told(view) != before
 
 
 def test_triggers(run):
-    assert explore.insert_trigger("a b c d", "x y", "middle") == "a b x y c d"
-    assert explore.insert_trigger("a b", "x", "end") == "a b x"
-    assert explore.insert_trigger("a b", "", "front") == "a b"
-    rewritten = explore.insert_trigger("the cast is fine .", explore.SYNTAX, "front")
+    assert probe.insert_trigger("a b c d", "x y", "middle") == "a b x y c d"
+    assert probe.insert_trigger("a b", "x", "end") == "a b x"
+    assert probe.insert_trigger("a b", "", "front") == "a b"
+    rewritten = probe.insert_trigger("the cast is fine .", probe.SYNTAX, "front")
     assert rewritten != "the cast is fine ." and "cast" in rewritten
-    assert "cf" in explore.list_triggers(run)
+    assert "cf" in probe.list_triggers(run)
     sentence = vary(run, {"attack.name": "addsent", "attack.trigger": "no cross"})
-    assert explore.list_triggers(sentence) == ["no cross"]
-    assert explore.list_triggers(vary(run, {"attack.name": "none"})) == []
+    assert probe.list_triggers(sentence) == ["no cross"]
+    assert probe.list_triggers(vary(run, {"attack.name": "none"})) == []
 
 
 def test_occlusion(tiny_victim):
-    p, drops = explore.occlude(tiny_victim, "cf the story is good .")
+    p, drops = probe.occlude(tiny_victim, "cf the story is good .")
     assert p.argmax() == 0 and drops.argmax() == 0 and len(drops) == 6
     without = tiny_victim.predict(["the story is good ."])[0, 0]
     assert drops[0] == pytest.approx(p[0] - without, abs=1e-6)
-    assert len(explore.occlude(tiny_victim, "good " * 300)[1]) == explore.PROBED
+    assert len(probe.occlude(tiny_victim, "good " * 300)[1]) == probe.PROBED
 
 
 def test_probe(run):
@@ -325,93 +328,71 @@ def test_probe(run):
     page = told(view)
     assert page.count("<mark>mn</mark>") == 1 and "<script" not in page and "<img" not in page
     model = probe.read_model(run, "victim")
-    p = model.predict([explore.insert_trigger(text.value, "mn", "front")])[0]
+    p = model.predict([probe.insert_trigger(text.value, "mn", "front")])[0]
     assert f"{100 * p[0]:.1f}%" in page
     text.value = "  "
     assert "Type a text." in told(view)
 
 
-def test_sweeps(found, run):
-    sweeps = find_sweeps(f.run for f in found)
-    assert list(sweeps) == ["n_poison · toy-offence · badwords · BeDKD · 2 values"]
+@pytest.fixture
+def profile(folder, monkeypatch):
+    monkeypatch.setenv("BEDKD_OUTPUTS", str(folder / "outputs"))
+    return load_profile(str(folder / "small.yaml"))
+
+
+def test_sweeps(found, run, profile):
+    """Those of which two values are finished; points that are not are no part of a mean."""
+    sweeps = find_sweeps(profile, run)
+    assert list(sweeps) == ["n_p"]
     (points,) = sweeps.values()
-    assert points.setting.tolist() == ["4", "8"]
-    assert points.asr[1] == run.record("akd")["asr"]
+    assert points.setting.tolist() == ["4", "8", "16"]
+    assert points.state.tolist() == ["ok", "ok", "missing"]
+    assert points.asr[1] == run.record("akd")["asr"] and points.is_own.tolist() == [
+        False,
+        True,
+        False,
+    ]
     picker = widgets.pick_run(found, run)
-    view = widgets.view_sweeps(found, picker)
+    view = widgets.view_sweeps(sweeps, found, picker)
+    slider, image = pick(view, ipw.SelectionSlider), pick(view, ipw.Image)
+    assert [label for label, _ in slider.options] == ["4, BeDKD, seed 1", "8, BeDKD, seed 1"]
     assert f"{points.cacc[0]:.1f}" in told(view)
     pick(view, ipw.Button).click()
-    assert picker.value.run == points.run[0]
-    image = pick(view, ipw.Image)
+    assert picker.value.config.mepd.n_poison == 4
     before = image.value
-    pick(view, ipw.SelectionSlider).value = 1
+    slider.value = 1
     assert f"{points.cacc[1]:.1f}" in told(view) and image.value != before
+    pick(view, ipw.Button).click()
+    assert picker.value == run
 
 
-def fake_records(monkeypatch, runs):
-    """ASR is n_p plus the seed, so that each point is known by it."""
-    asr = {run: run.config.mepd.n_poison + run.config.seed for run in runs}
-
-    def record(run, stage):
-        return {"asr": float(asr[run]), "pacc": 90.0, "cacc": 91.0} if run in asr else None
-
-    monkeypatch.setattr(Run, "record", record)
-
-
-def test_sweeps_of_two_parameters_and_several_seeds(monkeypatch, run):
-    """A grid is found beside its rows and columns, a point of it leads to each seed's run, and two
-    parameters that are varied in turn are no grid."""
-    cells = [replace(run, config=replace(run.config, seed=seed)) for seed in (3, 1)]
-    pairs = [(n, gamma) for n in (16, 4) for gamma in (0.2, 0.1)]
-    changes = [{"mepd.n_poison": n, "mepd.gamma": gamma} for n, gamma in pairs]
-    runs = [vary(cell, change) for cell in cells for change in changes]
-    fake_records(monkeypatch, runs)
-    sweeps = find_sweeps(runs)
-    cell = "toy-offence · badwords · BeDKD"
-    assert list(sweeps) == [
-        *(f"n_poison · {cell} · mepd.gamma {gamma} · 2 values" for gamma in (0.2, 0.1)),
-        *(f"gamma · {cell} · mepd.n_poison {n} · 2 values" for n in (16, 4)),
-        f"n_poison_x_gamma · {cell} · 4 values",
+def test_a_grid_leads_to_its_runs_on_every_seed(profile, run, monkeypatch):
+    """ASR is n_p plus the seed, so that each point is known by it; AKD of one diverged."""
+    cells = [replace(run, config=replace(run.config, seed=seed)) for seed in (1, 3)]
+    grids = [(n, gamma) for n in (4, 8) for gamma in (0.1, 0.2)]
+    runs = [
+        vary(cell, {"mepd.n_poison": n, "mepd.gamma": gamma})
+        for n, gamma in grids
+        for cell in cells
     ]
-    points = list(sweeps.values())[-1]
-    settings = [("4", "0.1"), ("4", "0.2"), ("16", "0.1"), ("16", "0.2")]
-    assert points.setting.tolist() == [setting for setting in settings for _ in (1, 3)]
-    assert points.seed.tolist() == [1, 3] * 4 and points.asr.tolist()[:2] == [5, 7]
-    found = [explore.Found(str(place), run) for place, run in enumerate(runs)]
+    records = {r: {"asr": r.config.mepd.n_poison + r.config.seed} for r in runs[:-1]}
+    monkeypatch.setattr(Run, "record", lambda run, stage: records.get(run))
+    wide = replace(profile, grid=replace(profile.grid, seed=[3]))
+    points = find_sweeps(wide, run)["n_p × γ"]
+    done = points[points.state == "ok"]
+    assert done.asr.tolist() == [n + seed for seed in (1, 3) for n, _ in grids][:-1]
+    found = [(str(place), run) for place, run in enumerate(runs)]
     picker = widgets.pick_run(found, runs[0])
     view = widgets.pick_point(points, found, picker)
     slider = pick(view, ipw.SelectionSlider)
-    assert [label for label, _ in slider.options] == ["4 × 0.1", "4 × 0.2", "16 × 0.1", "16 × 0.2"]
-    slider.value = 2
-    buttons = [w for w in walk(view) if isinstance(w, ipw.Button)]
-    for button, seed in zip(buttons, (1, 3), strict=True):
-        button.click()
-        config = picker.value.run.config
-        assert (config.mepd.n_poison, config.mepd.gamma, config.seed) == (16, 0.1, seed)
-    in_turn = [r for r in runs if r.config.mepd != runs[0].config.mepd]  # without one corner
-    assert not any("_x_" in label for label in find_sweeps(in_turn))
-    assert find_sweeps([]) == {}
-
-
-def test_a_seed_that_is_lost_is_no_part_of_a_mean(monkeypatch, run):
-    """Without the seed whose AKD diverged the others' mean would look better than it is."""
-    cells = [replace(run, config=replace(run.config, seed=seed)) for seed in (1, 3)]
-    runs = [vary(cell, {"mepd.n_poison": n}) for cell in cells for n in (4, 16)]
-    fake_records(monkeypatch, runs[:-1])
-    (points,) = find_sweeps(runs).values()
-    assert points.state.tolist() == ["ok", "ok", "ok", "missing"]
-    assert points.run.tolist() == [runs[0], runs[2], runs[1], runs[3]]
-    picker = widgets.pick_run([explore.Found("one", runs[0])], runs[0])
-    view = widgets.pick_point(points, [], picker)
-    pick(view, ipw.SelectionSlider).value = 1
-    (button,) = [w for w in walk(view) if isinstance(w, ipw.Button)]
-    assert button.description == "Show seed 1 in the views above"
-    asr = summarise(points).query("metric == 'asr'").value
-    assert asr[0] == 4 + 2 and asr.isna().tolist() == [False, True]
-
-
-def test_values_in_order():
-    assert sorted([0.5, None, "b", 2, "a"], key=rank) == [0.5, 2, None, "a", "b"]
+    assert ("4 × 0.2, BeDKD, seed 3") in [label for label, _ in slider.options]
+    for label, place in slider.options:
+        slider.value = place
+        pick(view, ipw.Button).click()
+        config = picker.value.config
+        assert label == f"{config.mepd.n_poison} × {config.mepd.gamma}, BeDKD, seed {config.seed}"
+    means = summarise(points).query("metric == 'asr'").set_index("setting").value
+    assert means["4 × 0.1"] == 4 + 2 and np.isnan(means["8 × 0.2"])
 
 
 def test_notebook_runs_alone(folder, monkeypatch):

@@ -10,6 +10,7 @@ from bedkd.runs import ensure as ensure_module
 from bedkd.runs.plan import plan_cell, plan_jobs
 from bedkd.runs.profiles import load_profile, open_run
 from bedkd.runs.sweeps import (
+    GRID,
     STUDIES,
     SWEEPS,
     is_settled,
@@ -39,6 +40,10 @@ FIRST = {
     "epochs_dmm": (3, "dmm"),
 }
 CHAIN = ("data", "victim", "dmm", "mepd", "akd")
+
+
+def values_of(sweep):
+    return [value for value, _ in sweep.settings]
 
 
 @pytest.mark.parametrize("study", SWEEPS)
@@ -91,7 +96,7 @@ def test_a_profile_names_studies_and_gives_their_values(tmp_path):
     path.write_text("extends: quick\nstudies: [alpha]\nsweeps: {alpha: [0.5], lambda: [0.1]}\n")
     profile = load_profile(str(path))
     run = profile.run("toy-offence", "addsent", 0)
-    assert [sweep.values for sweep in profile.list_sweeps(run)] == [(0.5,)]
+    assert [values_of(sweep) for sweep in profile.list_sweeps(run)] == [[0.5]]
     chosen = {"studies": ["lambda"]}
     assert [sweep.name for sweep in profile.list_sweeps(run, chosen)] == ["lambda"]
     assert profile.list_sweeps(profile.run("toy-offence", "none", 0)) == []
@@ -109,7 +114,7 @@ def test_values_that_a_profile_does_not_give(tmp_path):
 
 def test_a_sweep_under_some_attacks_alone():
     sweep = read_sweep("alpha", {"values": 0.5, "attack": "badwords"})
-    assert sweep.values == (0.5,) and sweep.attacks == ("badwords",)
+    assert values_of(sweep) == [0.5] and sweep.attacks == ("badwords",)
 
 
 def test_every_study_of_quick_and_paper_has_its_jobs():
@@ -185,7 +190,7 @@ def test_a_profile_may_sweep_both_methods(both):
 
 def test_a_grid_has_every_pair_of_both_sweeps_values(both):
     sweep = both.sweep("gamma_x_n_poison")
-    assert sweep.values == ((0.05, 4), (0.05, 8), (0.2, 4), (0.2, 8)) and sweep.attacks is None
+    assert values_of(sweep) == [(0.05, 4), (0.05, 8), (0.2, 4), (0.2, 8)] and sweep.attacks is None
     points = dict(sweep.points(both.run("toy-offence", "badwords", 1)))
     config = points[0.2, 4].config
     assert (config.mepd.gamma, config.mepd.n_poison) == (0.2, 4)
@@ -214,7 +219,7 @@ def test_bedkd_plus_may_differ_on_one_data_set(tmp_path):
     profile = load_profile(str(path))
     here, there = (profile.run(name, "badwords", 1) for name in ("toy-offence", "toy-sentiment"))
     assert profile.plus_run(here).config.akd.cycles == 3
-    assert profile.plus_part(here, "counter").config.akd.cycles == 3
+    assert profile.plus_run(here, "counter").config.akd.cycles == 3
     assert profile.plus_run(there).config.akd.cycles == 12
     assert here.config.akd.cycles == load_profile("quick").run(*CELL[1:]).config.akd.cycles
 
@@ -242,7 +247,7 @@ def test_sensitivity_tries_five_values_of_each_parameter_of_both_methods_own_amo
     profile = load_profile("sensitivity")
     run = profile.run("toy-offence", "badwords", 1)
     sweeps = profile.list_sweeps(run)
-    names = {sweep.name for sweep in sweeps if len(sweep.parts) == 1}
+    names = {sweep.name for sweep in sweeps if GRID not in sweep.name}
     assert names == set(SWEEPS) - {"victim", "selection"} and len(sweeps) == len(names) + 1
     for base, sweep in itertools.product(profile.sweep_runs(run), sweeps):
         points = sweep.points(base)
@@ -250,7 +255,7 @@ def test_sensitivity_tries_five_values_of_each_parameter_of_both_methods_own_amo
             assert len(points) >= 5
             assert [point.config for _, point in points].count(base.config) == 1
     assert len(profile.grid.seed) == 3 and not {0, 2} & set(profile.grid.seed)  # not the tuning's
-    grid = [sweep for sweep in sweeps if len(sweep.parts) == 2]
+    grid = [sweep for sweep in sweeps if GRID in sweep.name]
     assert [len(sweep.points(run)) for sweep in grid] == [25]
 
 
