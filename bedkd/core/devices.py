@@ -1,14 +1,18 @@
 """Devices: the one place that knows their names."""
 
+import contextlib
+import math
 import resource
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from bedkd.core.errors import BedkdError
 
 FUSED = ("cpu", "cuda", "mps", "xpu")  # types of device for which torch has fused Adam kernels
+SHAPE = 16  # tokens
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,16 @@ class Compute:
     def eval_tokens(self) -> int:
         """Padded tokens in an evaluation batch: an accelerator wants many, a CPU's cache few."""
         return 2048 if self.device.type == "cpu" else 16384
+
+    @property
+    def is_graphed(self) -> bool:
+        """Whether training steps are recorded and replayed."""
+        return self.device.type == "cuda"
+
+    def padded(self, length: int) -> int:
+        """Tokens to which a training batch of that length is padded: few different ones where each
+        is recorded."""
+        return math.ceil(length / SHAPE) * SHAPE if self.is_graphed else length
 
     def autocast(self) -> torch.autocast:
         is_low = self.dtype != torch.float32
@@ -78,9 +92,12 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Count a GPU's peak anew. A process's own covers all that the process has done."""
+    """Count the peak anew; on systems other than Linux a process's covers all that it has done."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # man proc_pid_clear_refs
 
 
 def synchronize() -> None:

@@ -44,7 +44,13 @@ def collate(encoded: Encoded, index: Sequence[int], device, length: int = 0) -> 
     ids = pad_sequence(rows, batch_first=True, padding_value=encoded.pad_id)
     ids = pad(ids, (0, max(0, length - ids.shape[1])), value=encoded.pad_id)
     mask = (torch.arange(ids.shape[1]) < encoded.lengths[list(index)][:, None]).long()
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+    return {"input_ids": send(ids, device), "attention_mask": send(mask, device)}
+
+
+def send(tensor: Tensor, device) -> Tensor:
+    """A CPU's tensor on the device, without waiting for what that is computing."""
+    is_cuda = torch.device(device).type == "cuda"
+    return (tensor.pin_memory() if is_cuda else tensor).to(device, non_blocking=True)
 
 
 def training_batches(

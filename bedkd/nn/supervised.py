@@ -21,9 +21,10 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def label_phase(name: str, classifier: Classifier, rows: pd.DataFrame, sign: float = 1.0) -> Phase:
     """A pass over rows text, label with `sign` times the cross-entropy."""
     labels = torch.tensor(rows.label.to_numpy())
+    target = labels.to(classifier.compute.device)
 
     def loss(batch: dict, index: Tensor, output) -> Tensor:
-        return sign * cross_entropy(output.logits, labels[index].to(output.logits.device))
+        return sign * cross_entropy(output.logits, target[index])
 
     return Phase(name, classifier.encode(rows.text), labels, loss)
 

@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from bedkd.core.devices import FUSED, Compute
 from bedkd.core.errors import DivergenceError
-from bedkd.nn.batching import Encoded, collate, evaluation_batches, training_batches
+from bedkd.nn.batching import Encoded, collate, evaluation_batches, send, training_batches
+from bedkd.nn.graphs import Graphed, is_recordable
 
 # batch inputs, row numbers [B], the model's output -> scalar loss
 LossFunction = Callable[[dict, Tensor, object], Tensor]
@@ -76,11 +77,12 @@ def train(
     of the training pass itself, dropout on). Raises DivergenceError if a mean loss is not finite.
     """
     s, history = settings, []
-    steps = s.epochs * sum(math.ceil(len(phase.encoded) / s.batch_size) for phase in phases)
+    n_steps = s.epochs * sum(math.ceil(len(phase.encoded) / s.batch_size) for phase in phases)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         optimizer = build_optimizer(model, s.optimizer, s.learning_rate, s.weight_decay)
-        stepper = Stepper(optimizer, s.schedule, steps, s.warmup_share, s.max_grad_norm)
+        stepper = Stepper(optimizer, s.schedule, n_steps, s.warmup_share, s.max_grad_norm)
+        steps = [Step(model, phase, stepper, compute) for phase in phases]
         if watch:
             history.append(observe(watch, {"epoch": 0, "seconds": 0.0}, model))
         is_silent = bool(os.environ.get("TQDM_DISABLE"))  # tqdm's notebook bar does not read it
@@ -88,9 +90,9 @@ def train(
         for epoch in tqdm(range(1, s.epochs + 1), **bar):
             model.train()
             started, row = time.perf_counter(), {"epoch": epoch}
-            for number, phase in enumerate(phases):
+            for number, step in enumerate(steps):
                 order = seed * 1_000_003 + (epoch if s.is_reshuffled else 0) * 31 + number
-                row |= run_phase(model, phase, stepper, s.batch_size, compute, order)
+                row |= run_phase(step, s.batch_size, order)
             row["seconds"] = time.perf_counter() - started
             check_finite(row, phases, s)
             history.append(observe(watch, row, model) if watch else row)
@@ -130,39 +132,58 @@ class Stepper:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
         self.optimizer.step()
-        self.scheduler.step()
 
 
-def run_phase(
-    model, phase: Phase, stepper: Stepper, batch_size: int, compute: Compute, order: int
-) -> dict:
+class Step:
+    """What is done with one batch of a phase. Nothing in it waits for the device."""
+
+    def __init__(self, model, phase: Phase, stepper: Stepper, compute: Compute):
+        self.model, self.phase, self.stepper, self.compute = model, phase, stepper, compute
+        self.labels = phase.labels.to(compute.device)
+        is_graphed = compute.is_graphed and is_recordable(model)
+        self.run = Graphed(self.learn) if is_graphed else self.learn
+
+    def __call__(self, index: Sequence[int]) -> Tensor:
+        """Learn from these rows. Returns [2]: their losses' sum, and how many were right."""
+        encoded, device = self.phase.encoded, self.compute.device
+        length = self.compute.padded(int(encoded.lengths[index].max()))
+        batch = collate(encoded, index, device, min(length, int(encoded.lengths.max())))
+        result = self.run(batch, send(torch.tensor(index), device))
+        self.stepper.scheduler.step()
+        return result
+
+    def learn(self, batch: dict, rows: Tensor) -> Tensor:
+        with self.compute.autocast():
+            output = self.model(**batch, output_hidden_states=True)
+            loss = self.phase.loss(batch, rows, output)
+        self.stepper.step(loss)
+        n_right = (output.logits.detach().argmax(dim=-1) == self.labels[rows]).sum()
+        return torch.stack([loss.detach().float() * len(rows), n_right.float()])
+
+
+def run_phase(step: Step, batch_size: int, order: int) -> dict:
     """One pass over the rows of a phase."""
-    generator = torch.Generator().manual_seed(order)
-    losses, n_right = [], torch.zeros((), device=compute.device)
+    phase, generator = step.phase, torch.Generator().manual_seed(order)
+    sums = torch.zeros(2, device=step.compute.device)
     for index in training_batches(phase.encoded.lengths, batch_size, generator):
-        rows = torch.tensor(index)
-        batch = collate(phase.encoded, index, compute.device)
-        with compute.autocast():
-            output = model(**batch, output_hidden_states=True)
-            loss = phase.loss(batch, rows, output)
-        stepper.step(loss)
-        losses.append(loss.detach() * len(index))
-        labels = phase.labels[rows].to(compute.device)
-        n_right += (output.logits.detach().argmax(dim=-1) == labels).sum()
-    n = max(1, len(phase.encoded))
-    total = float(torch.stack(losses).sum()) if losses else 0.0
-    return {f"{phase.name}_loss": total / n, f"{phase.name}_accuracy": 100 * float(n_right) / n}
+        sums += step(index)
+    loss, accuracy = (sums / max(1, len(phase.encoded))).tolist()
+    return {f"{phase.name}_loss": loss, f"{phase.name}_accuracy": 100 * accuracy}
 
 
 def build_optimizer(
     model: torch.nn.Module, name: str, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """`adamw`, or `adam` without decay (the released code's); fused where the device can."""
+    """`adamw`, or `adam` without decay (the released code's); fused where the device can. On CUDA
+    the rate is a tensor, which a recorded step reads anew."""
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
     decay = weight_decay if name == "adamw" else 0.0
     parameters = [p for p in model.parameters() if p.requires_grad]
-    is_fused = parameters[0].device.type in FUSED
-    return kind(parameters, lr=learning_rate, weight_decay=decay, fused=is_fused)
+    device = parameters[0].device
+    is_cuda = device.type == "cuda"
+    options = {"fused": device.type in FUSED, "capturable": is_cuda, "weight_decay": decay}
+    rate = torch.tensor(learning_rate, device=device) if is_cuda else learning_rate
+    return kind(parameters, lr=rate, **options)
 
 
 @contextlib.contextmanager
@@ -198,15 +219,18 @@ def forward_all(
     L is the longest row. Positions past a row's end hold 0, or, with `pad_to`, what the model makes
     of the padding up to that length.
     """
-    logits, hidden = torch.zeros(len(encoded), model.config.num_labels), None
+    found, hidden = [], None
     options = {"pad_to": pad_to, "output_hidden_states": with_hidden}
     for index, output in forward_batches(model, encoded, compute, **options):
-        logits[index] = output.logits.float().cpu()
+        found.append((index, output.logits.float()))  # read at the end: no batch waits for it
         if with_hidden:
             last = output.hidden_states[-1]
             if hidden is None:  # the first batch has the longest rows
                 hidden = last.new_zeros(len(encoded), *last.shape[1:])
             hidden[index, : last.shape[1]] = last
+    logits = torch.zeros(len(encoded), model.config.num_labels)
+    for index, of_batch in found:
+        logits[index] = of_batch.cpu()
     return logits, hidden
 
 

@@ -1,5 +1,7 @@
 """The choice of a device and precision, and what is asked of a device."""
 
+import sys
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from bedkd.core.devices import (
     device_name,
     peak_memory_mb,
     pick_compute,
+    reset_peak_memory,
     resolve_compute,
     synchronize,
 )
@@ -66,3 +69,12 @@ def test_what_is_said_of_the_cpu():
     cpu = torch.device("cpu")
     assert device_name(cpu) == "cpu"
     synchronize()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a peak anew")
+def test_peak_memory_is_counted_anew(compute):
+    held = torch.ones(50_000_000)  # 190 MiB
+    high = peak_memory_mb(compute.device)
+    del held
+    reset_peak_memory(compute.device)
+    assert peak_memory_mb(compute.device) < high - 150

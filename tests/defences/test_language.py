@@ -36,7 +36,7 @@ from bedkd.defences.language.word_scores import build_packs, leave_one_out
 from bedkd.nn.batching import encode_ids
 from bedkd.nn.classifier import quiet
 from bedkd.nn.tiny import build_tiny_bert
-from bedkd.report.speed import textbook_leave_one_out
+from bedkd.report.speed.textbook import textbook_leave_one_out
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

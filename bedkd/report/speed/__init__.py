@@ -1,0 +1,1 @@
+"""How fast the kit is: against the textbook loop, against `Trainer`, against the machine."""
