@@ -11,7 +11,7 @@ import torch
 from bedkd.core.blindness import check_blind
 from bedkd.core.config import AKDConfig
 from bedkd.core.errors import DivergenceError
-from bedkd.method.counter import draw_carriers, draw_counter_poison
+from bedkd.method.counter import count_copies, draw_carriers, draw_counter_poison
 from bedkd.method.distillation import cycle_settings, distill, distillation_phase
 from bedkd.method.losses import distillation_loss, margin_loss, penalty_loss
 from bedkd.method.triggers import Candidate, carried
@@ -51,7 +51,7 @@ def distill_clean_model(
         check_blind(rows)
     changed, n_later = None, 0
     if triggers and config.n_counter:
-        n = config.n_counter
+        n = count_copies(clean_few, train_rows, triggers, config.n_counter)
         changed = draw_counter_poison(victim, clean_few, poison_few.text, triggers, n, seed=seed)
         n_later = config.cycles // LATER if train_rows is not None else 0
     punished = select_punished(poison_few, triggers)

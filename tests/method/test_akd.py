@@ -270,7 +270,8 @@ def plan_phases(victim, clean_few, poison_few, triggers=(CF,), train_rows=None, 
 def test_rows_explained_by_triggers_are_not_punished(planned, tiny_victim, rows, poison_few):
     plan_phases(tiny_victim, rows, poison_few)
     assert list(planned) == ["trust"] and len(planned["trust"].encoded) == 48 * 3
-    made = draw_counter_poison(tiny_victim, rows, poison_few.text, [CF], 2, seed=4)
+    n = {0: 2, 1: 2}
+    made = draw_counter_poison(tiny_victim, rows, poison_few.text, [CF], n, seed=4)
     assert planned["trust"].labels.tolist() == [*rows.label, *made.label]
     for row, text in zip(planned["trust"].encoded.rows[48:], made.text, strict=True):
         assert row.tolist() == tiny_victim.encode([text]).rows[0].tolist()
