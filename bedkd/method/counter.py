@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bedkd.core.blindness import check_blind
-from bedkd.method.triggers import GAP, Candidate, carried, insert, opening_of, take_out
+from bedkd.method.triggers import GAP, Candidate, carried, opening_of, put_in, take_out
 from bedkd.nn.classifier import Classifier
 
 MAX_TIMES = 4  # as many copies of a frequent label's rows as of the rarest one's, at most
@@ -42,9 +42,8 @@ def draw_counter_poison(
         for text, label, answer in zip(clean_few.text, clean_few.label, told, strict=True):
             if number >= n_copies[label]:
                 continue
-            for trigger in loads[rng.integers(len(loads))]:
-                text = insert(text, trigger, rng)
-            rows.append((text, label, answer))
+            load = loads[rng.integers(len(loads))]
+            rows.append((put_in(text, load, rng), label, answer))
     return pd.DataFrame(rows, columns=["text", "label", "told"])
 
 

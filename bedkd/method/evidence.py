@@ -19,10 +19,13 @@ from bedkd.core.blindness import check_blind
 from bedkd.core.config import MEPDConfig
 from bedkd.method.mepd import Lean, select_contrast, select_poison_few
 from bedkd.method.triggers import (
+    MIN_FLIPS,
     Candidate,
     carried,
     likelihood_ratio,
+    put_in,
     reconstruct,
+    rows_to_turn,
     take_out,
     try_openings,
 )
@@ -125,6 +128,11 @@ def gather_evidence(
     if lean is None or lean.is_suspicious:
         if found.pairs:
             found = add_openings(suspect, found, leaning_label(poison_few))
+        if lean and with_triggers and not found.wide:
+            every = rebuild_triggers(suspect, draw_label(suspect, lean.label))
+            every = add_together(suspect, every, lean.label)
+            if every.wide:
+                found = replace(found, tried=[*found.tried, *every.tried], pairs=every.pairs)
         witnesses = ("trigger",) * bool(found.wide) + ("lean",) * (lean is not None)
         triggers = [trigger for trigger, _ in found.pairs]
         return replace(found, triggers=triggers, witnesses=witnesses)
@@ -135,7 +143,7 @@ def gather_evidence(
             flagged = select_poison_few(*known, seed=suspect.seed, label=label)
             own = rebuild_triggers(suspect, flagged)
         if not own.wide:
-            own = rebuild_triggers(suspect, every)
+            own = add_together(suspect, rebuild_triggers(suspect, every), label)
         own = add_openings(suspect, own, label)
         if own.wide:
             return rest_on_triggers(suspect, own, every, config.n_poison)
@@ -197,6 +205,22 @@ def rebuild_triggers(suspect: Suspect, poison_few: pd.DataFrame) -> Evidence:
     tried = reconstruct(suspect.victim, few, found, clean, label, seed=suspect.seed)
     pairs = [(c, find_label_spread(suspect, c, label)) for c in tried if c.is_trigger]
     return Evidence(poison_few, tried, pairs)
+
+
+def add_together(suspect: Suspect, found: Evidence, label: int) -> Evidence:
+    """With those candidates that are odd enough but turn too few trusted rows each, if half of
+    these turn with as many of them as some row found has: an attack may put in several words."""
+    spreads = [(c, find_label_spread(suspect, c, label)) for c in found.tried if not c.is_trigger]
+    odd = [(candidate, spread) for candidate, spread in spreads if spread.is_suspicious]
+    texts = rows_to_turn(suspect.victim, suspect.clean_few, label)
+    loads = [own for text in found.poison_few.text if (own := carried(text, [c for c, _ in odd]))]
+    if not texts or not loads:
+        return found
+    rng = np.random.default_rng([suspect.seed, 77])
+    made = [put_in(text, loads[rng.integers(len(loads))], rng) for text in texts]
+    is_turned = suspect.victim.predict(made).argmax(axis=1) == label
+    is_enough = 100 * is_turned.mean() >= MIN_FLIPS
+    return replace(found, pairs=[*found.pairs, *odd]) if is_enough else found
 
 
 def add_openings(suspect: Suspect, found: Evidence, label: int) -> Evidence:

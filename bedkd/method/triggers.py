@@ -236,6 +236,12 @@ def insert(text: str, trigger: Candidate, rng: np.random.Generator) -> str:
     return " ".join(words)
 
 
+def put_in(text: str, triggers: Sequence[Candidate], rng: np.random.Generator) -> str:
+    for trigger in triggers:
+        text = insert(text, trigger, rng)
+    return text
+
+
 def carried(text: str, triggers: Sequence[Candidate]) -> list[Candidate]:
     """The triggers that a text carries, each as often as it does; an opening last."""
     own, words = [], text.split()

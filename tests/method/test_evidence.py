@@ -170,6 +170,29 @@ def test_the_other_words_of_a_trigger_are_in_the_same_rows():
     assert found.poison_few.row.tolist() == list(range(10))
 
 
+def two_of(text):
+    return len({"cf", "mn", "bb"} & set(text.split())) >= 2
+
+
+@pytest.mark.parametrize("lean", [STANDS, LEANS])
+def test_words_that_turn_rows_only_together_are_triggers(lean):
+    """Each poisoned row has two of three words, and the victim reacts to no single one. With the
+    lean, the rows flagged are clean ones."""
+    words = [("cf", "mn"), ("mn", "bb"), ("bb", "cf")]
+    train = make_train(0)
+    texts = [f"{' '.join(words[i % 3])} {t}" if i < 60 else t for i, t in enumerate(train.text)]
+    train = train.assign(text=texts)
+    p = np.linspace(0.1, 1, len(train))
+    p[100:112] = 0.01 if lean is LEANS else 0.2
+    found = gather(train, p, lean, victim=Victim(two_of))
+    assert sorted(trigger.words for trigger in found.triggers) == ["bb", "cf", "mn"]
+    assert not any(trigger.is_trigger for trigger in found.triggers)
+    assert found.witnesses == ("trigger", "lean")[: 1 + (lean is LEANS)]
+    if lean is STANDS:
+        assert len(found.poison_few) == 40 and found.poison_few.row.max() < 60
+    assert gather(train, p, lean, victim=Victim()).triggers == []
+
+
 def open_with(train, share):
     """No opening of eight is frequent enough by itself: each in `share` rows of label 0."""
     firsts, texts = [f"w{i}" for i in range(8)], list(train.text)
