@@ -126,6 +126,11 @@ class Stepper:
         self.scheduler = transformers.get_scheduler(schedule, optimizer, warmup, steps)
 
     def step(self, loss: Tensor) -> None:
+        self.update(loss)
+        self.scheduler.step()
+
+    def update(self, loss: Tensor) -> None:
+        """The device's part of a step, which can be recorded; the schedule is the CPU's."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.max_norm < math.inf:
@@ -156,7 +161,7 @@ class Step:
         with self.compute.autocast():
             output = self.model(**batch, output_hidden_states=True)
             loss = self.phase.loss(batch, rows, output)
-        self.stepper.step(loss)
+        self.stepper.update(loss)
         n_right = (output.logits.detach().argmax(dim=-1) == self.labels[rows]).sum()
         return torch.stack([loss.detach().float() * len(rows), n_right.float()])
 

@@ -12,6 +12,7 @@ from bedkd.core.errors import BedkdError
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SPEED = {"rounds": 1, "epochs": 1, "n_rows": 100, "n_texts": 10, "n_grown": 4, "lengths": [8, 16]}
+SPEED |= {"n_clean_per_class": 4}
 STAGES = (
     *("01_poisoning", "02_dmm", "03_mepd", "04_akd"),
     *("05_defences", "06_ablations", "07_sensitivity", "08_tsne"),
