@@ -120,7 +120,8 @@ def gather_evidence(
 
     poison_few: what `select_poison_few` took. Where these do not lean far enough, a trigger may
     speak for itself: among the flagged rows of any label, or else among all of its rows. Those that
-    carry it are the rows found then. `lean`: None, where γ is set and nothing is judged.
+    carry it are the rows found then. Where they lean but show no trigger, it is looked for in all
+    rows of the label too. `lean`: None, where γ is set and nothing is judged.
 
     Raises BlindnessError: `poison_few` carries more than row, text and label.
     """
