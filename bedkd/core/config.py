@@ -60,6 +60,8 @@ class VictimConfig:
     schedule: Literal["constant", "linear"] = "constant"  # linear: down to 0, step by step
     batch_size: Count = 16  #: rows of a step
     max_length: Count = 128  # tokens
+    #: an attacker who knows the DMM: further passes in which the clean mapping learns to resist it
+    resist_epochs: Whole = 0
 
 
 @settings

@@ -21,10 +21,14 @@ SWEEPS: dict[str, tuple[str, ...]] = {
     "lambda": ("akd.lambda_",),
     "temperature_akd": ("akd.temperature",),
     "poison_rate": ("attack.poison_rate",),
+    "label_mode": ("attack.label_mode",),
+    "resistance": ("victim.resist_epochs",),  # of an attacker who knows the DMM
+    "choices": (),  # several parameters at once: each value is a name, and what it sets
     "gamma": ("mepd.gamma",),
     "cycles": ("akd.cycles",),
     "epochs_dmm": ("dmm.epochs",),
 }
+CHOICES = "choices"
 GRID = "_x_"  # between two sweeps' names: every value of the one with every value of the other
 # what is no sweep: Tables 2 and 3, and Figure 5
 STUDIES = ("ablations", "tsne", *SWEEPS)
@@ -46,6 +50,8 @@ class Sweep:
         Raises BedkdError: a value out of range.
         """
         own = run.config.flat()
+        if unknown := [key for _, changes in self.settings for key in changes if key not in own]:
+            raise BedkdError(f"sweep {self.name}: unknown parameter {unknown[0]!r}")
         if any(own[key] == "auto" for _, changes in self.settings for key in changes):
             return []
         return [(value, vary(run, changes)) for value, changes in self.settings]
@@ -67,10 +73,23 @@ def read_sweep(name: str, values) -> Sweep:
     spec = values if isinstance(values, dict) else {"values": values}
     if unknown := set(spec) - {"values", "attack"}:
         raise BedkdError(f"sweep {name}: unknown key {sorted(unknown)[0]!r}; known: values, attack")
-    settings = tuple((v, dict.fromkeys(SWEEPS[name], v)) for v in as_list(spec.get("values")))
+    if name == CHOICES:
+        settings = read_choices(spec.get("values"))
+    else:
+        settings = tuple((v, dict.fromkeys(SWEEPS[name], v)) for v in as_list(spec.get("values")))
     if not settings:
         raise BedkdError(f"sweep {name} has no values; give a list, such as [80, 160]")
     return Sweep(name, settings, tuple(as_list(spec.get("attack"))) or None)
+
+
+def read_choices(values) -> tuple[tuple[str, dict[str, object]], ...]:
+    """Raises BedkdError: not a name for each choice, with the parameters that it sets."""
+    if not (isinstance(values, dict) and all(isinstance(v, dict) for v in values.values())):
+        raise BedkdError(
+            f"sweep {CHOICES} takes a name for each choice with what it sets, such as "
+            "values: {text: {}, code: {dmm.flip: next}}"
+        )
+    return tuple(values.items())
 
 
 def cross(first: Sweep, second: Sweep) -> Sweep:

@@ -23,7 +23,8 @@ from bedkd.runs.sweeps import (
 CELL = ("quick", "toy-offence", "badwords", 1)
 PARAMETERS = ("dataset", "attack", "seed", "overrides")
 # sweeps that `quick` and `paper` give no values for
-OWN_PROFILE = {"gamma", "cycles", "epochs_dmm"}
+OWN_PROFILE = {"gamma", "cycles", "epochs_dmm", "choices"}
+BEYOND = {"label_mode", "resistance"}  # nor does `paper`, whose studies these are not
 # study: a value, and the first stage that is another one with it
 FIRST = {
     "n_clean": (8, "dmm"),
@@ -38,6 +39,8 @@ FIRST = {
     "gamma": (0.07, "mepd"),
     "cycles": (3, "akd"),
     "epochs_dmm": (3, "dmm"),
+    "label_mode": ("dirty", "data"),
+    "resistance": (2, "victim"),
 }
 CHAIN = ("data", "victim", "dmm", "mepd", "akd")
 
@@ -46,7 +49,7 @@ def values_of(sweep):
     return [value for value, _ in sweep.settings]
 
 
-@pytest.mark.parametrize("study", SWEEPS)
+@pytest.mark.parametrize("study", FIRST)
 def test_a_point_retrains_what_its_parameter_needs_alone(study):
     run = open_run(*CELL)
     value, first = FIRST[study]
@@ -58,8 +61,8 @@ def test_a_point_retrains_what_its_parameter_needs_alone(study):
 def test_a_point_at_the_profiles_own_value_is_the_cell_itself():
     run = open_run(*CELL)
     own = run.config.flat()
-    for study, keys in SWEEPS.items():
-        ((_, point),) = read_sweep(study, own[keys[0]]).points(run)
+    for study in FIRST:
+        ((_, point),) = read_sweep(study, own[SWEEPS[study][0]]).points(run)
         assert point.config == run.config
 
 
@@ -112,6 +115,19 @@ def test_values_that_a_profile_does_not_give(tmp_path):
         load_profile(str(path)).sweep("alpha")
 
 
+def test_choices_set_several_parameters_at_once():
+    values = {"text": {}, "code": {"dmm.flip": "next", "akd.optimizer": "adam"}}
+    run = open_run(*CELL)
+    (text, same), (code, point) = read_sweep("choices", {"values": values}).points(run)
+    assert (text, code) == ("text", "code") and same == run
+    assert (point.config.dmm.flip, point.config.akd.optimizer) == ("next", "adam")
+    assert set(FIRST) == set(SWEEPS) - {"choices"}
+    with pytest.raises(BedkdError, match="choices takes a name for each choice"):
+        read_sweep("choices", ["code"])
+    with pytest.raises(BedkdError, match="sweep choices: unknown parameter 'dmm.flop'"):
+        read_sweep("choices", {"values": {"code": {"dmm.flop": 1}}}).points(run)
+
+
 def test_a_sweep_under_some_attacks_alone():
     sweep = read_sweep("alpha", {"values": 0.5, "attack": "badwords"})
     assert values_of(sweep) == [0.5] and sweep.attacks == ("badwords",)
@@ -125,7 +141,7 @@ def test_every_study_of_quick_and_paper_has_its_jobs():
     assert job.parameters["sweep"] == ["n_clean", "victim", "n_poison"]
     assert set(quick.sweeps) == set(SWEEPS) - OWN_PROFILE
     assert {"06_ablations", "08_tsne"} <= {job.notebook for job in jobs}
-    assert set(load_profile("paper").studies) == set(STUDIES) - OWN_PROFILE
+    assert set(load_profile("paper").studies) == set(STUDIES) - OWN_PROFILE - BEYOND
 
 
 @pytest.mark.parametrize("name", ["quick", "laptop", "paper", "released_code"])
@@ -248,7 +264,8 @@ def test_sensitivity_tries_five_values_of_each_parameter_of_both_methods_own_amo
     run = profile.run("toy-offence", "badwords", 1)
     sweeps = profile.list_sweeps(run)
     names = {sweep.name for sweep in sweeps if GRID not in sweep.name}
-    assert names == set(SWEEPS) - {"victim", "selection"} and len(sweeps) == len(names) + 1
+    assert names == set(SWEEPS) - {"victim", "selection", "choices"} - BEYOND
+    assert len(sweeps) == len(names) + 1
     for base, sweep in itertools.product(profile.sweep_runs(run), sweeps):
         points = sweep.points(base)
         if sweep.name in names and (sweep.name, base.config.method) != ("gamma", "bedkd_plus"):

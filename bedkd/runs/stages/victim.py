@@ -8,6 +8,7 @@ import pandas as pd
 
 from bedkd.core.files import write_json
 from bedkd.nn.classifier import save_classifier
+from bedkd.nn.hardening import harden
 from bedkd.nn.supervised import train_victim
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import compute_of, data_fields, read_truth
@@ -19,6 +20,8 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     c, compute = run.config, compute_of(run)
     started = time.perf_counter()
     victim, history = train_victim(train, truth.label_names, c.victim, compute=compute, seed=c.seed)
+    if c.victim.resist_epochs and c.attack.name != "none":
+        harden(victim, train, truth.train.is_poisoned, c.victim, seed=c.seed)
     trained = time.perf_counter()
     np.save(folder / "train_probabilities.npy", victim.predict(list(train.text)))
     times = {"seconds": trained - started, "seconds_scoring": time.perf_counter() - trained}
