@@ -20,7 +20,8 @@ from bedkd.runs.sweeps import GRID, STUDIES, Sweep, as_list, cross, is_sweep, re
 
 PROJECT = Path(__file__).parents[2]
 GRID_KEYS = ("dataset", "attack", "seed")
-LIST_KEYS = ("defences", "studies", "focus")
+LIST_KEYS = ("defences", "studies", "focus", "focus_seeds")
+OWN_KEYS = ("plus", "seed")  # of a data set, beside sections of its configuration
 Items = Annotated[list, BeforeValidator(as_list)]
 # BeDKD+: what it sets over BeDKD's parameters, wherever a profile does not say otherwise
 PLUS = {
@@ -47,11 +48,13 @@ class Grid:
 
 @settings
 class Profile:
-    """`datasets`: what differs for one data set; its `plus`, for BeDKD+ there.
+    """`datasets`: what differs for one data set; its `plus`, for BeDKD+ there; its `seed`, in the
+    grid's place.
 
     `plus`: the parameters of BeDKD+, over PLUS and BeDKD's.
     `defences`: the rivals of Table 1. `studies`: Tables 2 to 5, Figures 3 and 5 and more (see
-    `sweeps.STUDIES`), made of the data sets in `focus`; `sweeps`: the values of those that are one,
+    `sweeps.STUDIES`), made of the data sets in `focus` and, if there are any, the seeds in
+    `focus_seeds`; `sweeps`: the values of those that are one,
     and of both sides of a grid such as `gamma_x_n_poison`; `sweep_plus`: of BeDKD+ too.
     `few_jobs`: one kernel for all notebooks of a cell, one notebook for all its rivals, one for its
     sweeps and, outside `focus`, one for BeDKD's stages, since to start them takes longer than a
@@ -65,6 +68,7 @@ class Profile:
     defences: Items = Field(default_factory=list)
     studies: Items = Field(default_factory=list)
     focus: Items = Field(default_factory=list)
+    focus_seeds: Items = Field(default_factory=list)
     few_jobs: Flag = False
     sweeps: dict = Field(default_factory=dict)
     sweep_plus: Flag = False
@@ -80,7 +84,7 @@ class Profile:
         for name, key in (("data.name", "dataset"), ("attack.name", "attack")):
             if name in (overrides or {}):
                 raise BedkdError(f"{name} is set by the grid; set {key} instead")
-        own = {k: v for k, v in self.datasets.get(dataset, {}).items() if k != "plus"}
+        own = {k: v for k, v in self.datasets.get(dataset, {}).items() if k not in OWN_KEYS}
         values = merge(merge(self.config, own), nest(overrides or {}))
         cell = {"data": {"name": dataset}, "attack": {"name": attack}, "seed": seed}
         config = build(merge(values, cell))
@@ -98,8 +102,17 @@ class Profile:
         grid = {key: as_list(overrides.get(key, vars(self.grid)[key])) for key in GRID_KEYS}
         if empty := [key for key in GRID_KEYS if not grid[key]]:
             raise BedkdError(f"{empty[0]} is empty; name at least one")
-        cells = itertools.product(*grid.values())
+        cells = [
+            (dataset, *rest)
+            for dataset in grid["dataset"]
+            for rest in itertools.product(grid["attack"], self.list_seeds(dataset, overrides))
+        ]
         return [self.run(*cell, self.cell_overrides(overrides)) for cell in cells]
+
+    def list_seeds(self, dataset: str, overrides: dict) -> list:
+        """A data set's own, or the grid's."""
+        own = self.datasets.get(dataset, {}).get("seed", self.grid.seed)
+        return as_list(overrides.get("seed", own))
 
     def cell_overrides(self, overrides: dict) -> dict:
         """Those that are parameters of a cell, not lists of the profile."""
@@ -122,7 +135,8 @@ class Profile:
             raise BedkdError(f"unknown study {unknown[0]!r}; known: {', '.join(STUDIES)}")
         c = run.config
         is_studied = c.attack.name != "none" and c.data.name in self.list_focus(overrides)
-        return chosen if is_studied else []
+        seeds = as_list((overrides or {}).get("focus_seeds", self.focus_seeds))
+        return chosen if is_studied and (not seeds or c.seed in seeds) else []
 
     def list_focus(self, overrides: dict | None = None) -> list[str]:
         """The data sets of the studies."""

@@ -379,3 +379,21 @@ def test_jobs_of_a_cell_make_bedkd_plus_and_its_yardstick(attack, outputs):
         assert {(plus, "dmm"), (plus, "mepd"), (plus, "akd"), (run, "akd")} <= set(made)
         assert ((run, "never_poisoned") in made) == (attack != "none")
         assert len(made) == len(set(made))
+
+
+def test_a_data_set_may_have_its_own_seeds_and_studies_those_of_some(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "extends: quick\n"
+        "grid: {dataset: [toy-offence, toy-topics], attack: [badwords], seed: [4]}\n"
+        "studies: [alpha]\nfocus_seeds: [2]\n"
+        "datasets: {toy-offence: {seed: [1, 2]}}\n"
+    )
+    profile = load_profile(str(path))
+    cells = [(run.config.data.name, run.config.seed) for run in profile.runs()]
+    assert cells == [("toy-offence", 1), ("toy-offence", 2), ("toy-topics", 4)]
+    assert {run.config.seed for run in profile.runs({"seed": [7, 8]})} == {7, 8}
+    studied = [run.config.seed for run in profile.runs() if profile.list_studies(run)]
+    assert studied == [2]
+    every = {"focus_seeds": []}
+    assert [r.config.seed for r in profile.runs(every) if profile.list_studies(r, every)] == [1, 2]
