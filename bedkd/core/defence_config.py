@@ -20,12 +20,14 @@ class FinetuneConfig:
 
 @settings
 class LanguageConfig:
-    """ONION's causal language model. `tiny-lm` is trained on generated text, once."""
+    """ONION's causal language model. `tiny-lm` is trained on generated text, once; AIText's on
+    several texts in a row, to know how one follows another."""
 
     model: str = "gpt2-large"
     epochs: Count = 4  # of `tiny-lm`
     learning_rate: Positive = 1e-3
     max_length: Count = 512  # tokens
+    n_joined: Count = 1  # generated texts in a row, for `tiny-lm`
 
 
 @settings

@@ -14,7 +14,7 @@ from bedkd.nn.classifier import Classifier
 class EquippedView(DefenderView):
     """A defender's view with what some defences bring along."""
 
-    language: object | None = None  # ONION: a bedkd.defences.language.model.LanguageModel
+    language: object | None = None  # ONION: a bedkd.nn.language.LanguageModel
     teacher: Classifier | None = None  # W2SDefense
     proxy: pd.DataFrame | None = None  # W2SDefense: text, label
     poison_few: pd.DataFrame | None = None  # D_p^few*, for the ablations with the DMM

@@ -21,7 +21,7 @@ from bedkd.runs.ensure import ensure, load_truth, load_view
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import read_model
 from bedkd.runs.stages.dmm import read_path
-from bedkd.runs.stages.language import read_language
+from bedkd.runs.stages.onion import read_scorer
 from bedkd.runs.stages.predictions import load_tests
 
 COSTS = ("seconds", "seconds_inference", "peak_memory_mb", "device", "precision", "threads")
@@ -154,7 +154,7 @@ def list_facts(victim: dict, defences: list[dict]) -> list[str]:
 
 def taken_by_onion(run: Run, texts: list[str]) -> list[str]:
     threshold = run.record("onion")["threshold"]
-    scores = leave_one_out(read_language(run), texts)
+    scores = leave_one_out(read_scorer(run), texts)
     pairs = zip(texts, scores, strict=True)
     return [" ".join(onion.removed_words(text, row, threshold)) for text, row in pairs]
 

@@ -25,16 +25,17 @@ from bedkd.core.devices import Compute
 from bedkd.core.errors import BedkdError
 from bedkd.data import generated as toy
 from bedkd.defences.language import word_scores
-from bedkd.defences.language.model import (
+from bedkd.defences.language.perplexity import perplexity, tokenize
+from bedkd.defences.language.word_scores import build_packs, leave_one_out, pack
+from bedkd.nn.batching import encode_ids
+from bedkd.nn.classifier import quiet
+from bedkd.nn.language import (
     equip,
     load_language_model,
     save_language_model,
+    special_tokens,
     train_tiny_lm,
 )
-from bedkd.defences.language.perplexity import perplexity, special_tokens, tokenize
-from bedkd.defences.language.word_scores import build_packs, leave_one_out
-from bedkd.nn.batching import encode_ids
-from bedkd.nn.classifier import quiet
 from bedkd.nn.tiny import build_tiny_bert
 from bedkd.report.speed.textbook import textbook_leave_one_out
 
@@ -87,9 +88,9 @@ def models(tmp_path_factory):
         gpt = GPT2Config(vocab_size=len(bytes_), n_embd=32, n_layer=2, n_head=2, n_positions=32)
         gpt2, other = draw(GPT2LMHeadModel(gpt)), draw(RobertaForCausalLM(roberta))
     return {
-        "bert": equip("bert", bert, tokens, 30, CPU),
-        "gpt2": equip("gpt2", gpt2, bytes_, 30, CPU),
-        "roberta": equip("roberta", other, tokens, 30, CPU),
+        "bert": pack(equip("bert", bert, tokens, 30, CPU)),
+        "gpt2": pack(equip("gpt2", gpt2, bytes_, 30, CPU)),
+        "roberta": pack(equip("roberta", other, tokens, 30, CPU)),
     }
 
 
@@ -101,7 +102,8 @@ def lm(models, request):
 @pytest.fixture(scope="module")
 def tiny_lm():
     texts = list(toy.generate("toy-sentiment", 500, 0).text)
-    return train_tiny_lm(texts, config=LanguageConfig(learning_rate=4e-3), compute=CPU, seed=0)
+    lm = train_tiny_lm(texts, config=LanguageConfig(learning_rate=4e-3), compute=CPU, seed=0)
+    return pack(lm)
 
 
 def close(one, other, tolerance):
@@ -260,7 +262,7 @@ def test_a_roundtrip_through_files_keeps_every_score(models, tmp_path):
     for name in ("bert", "gpt2"):
         folder = tmp_path / name
         save_language_model(models[name], folder)
-        back = load_language_model(str(folder), 30, CPU)
+        back = pack(load_language_model(str(folder), 30, CPU))
         assert (back.max_length, back.is_packed) == (30, True) and not back.model.training
         assert close(perplexity(back, TEXTS), perplexity(models[name], TEXTS), 1e-5)
         assert (folder / "model.safetensors").is_file()
@@ -349,7 +351,7 @@ def test_a_trigger_stands_out_in_generated_text(tiny_lm, word):
 
 @pytest.mark.mirror
 def test_a_trigger_stands_out_in_real_text():
-    lm = load_language_model("bedkd/minilm-causal-lm", 512, CPU)
+    lm = pack(load_language_model("bedkd/minilm-causal-lm", 512, CPU))
     folder = Path(hub.locate("SetFit/sst2", "dataset").path)
     texts = list(pd.read_parquet(next(folder.rglob("validation*.parquet"))).text[:20])
     assert lm.is_packed and found(lm, texts, "cf") > 0.6

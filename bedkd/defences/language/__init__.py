@@ -1,1 +1,1 @@
-"""ONION's causal language model, and its score of each word."""
+"""ONION's score of each word, from a causal language model's perplexities."""

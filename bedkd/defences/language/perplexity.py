@@ -15,22 +15,9 @@ from itertools import accumulate, chain, pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from bedkd.core.devices import Compute
 from bedkd.nn.batching import collate, encode_ids, evaluation_batches
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """A causal model with all that it takes to score a text; in eval mode, float32."""
-
-    model: torch.nn.Module
-    tokenizer: object
-    max_length: int  # tokens of a text, special tokens included; the rest is not read
-    compute: Compute
-    is_packed: bool = False  # the model takes several variants of a text in one sequence
+from bedkd.nn.language import LanguageModel, special_tokens, token_nll
 
 
 @dataclass(frozen=True)
@@ -55,14 +42,6 @@ def tokenize(lm: LanguageModel, texts: Sequence[str]) -> list[Pieces]:
     before, after = special_tokens(lm.tokenizer)
     limit = lm.max_length - len(after)
     return [_lay_out([known[word] for word in row], before, after, limit) for row in split]
-
-
-def special_tokens(tokenizer) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts in front of a text and behind it."""
-    whole = tokenizer("a")["input_ids"]
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    return whole[:start], whole[start + len(bare) :]
 
 
 def _lay_out(words: list[list[int]], before: list[int], after: list[int], limit: int) -> Pieces:
@@ -90,11 +69,3 @@ def sequence_perplexity(lm: LanguageModel, rows: Sequence[list[int]]) -> np.ndar
         total = (nll.double() * is_scored).sum(dim=1)
         result[places[index]] = (total / is_scored.sum(dim=1)).exp().cpu()
     return result
-
-
-def token_nll(model, batch: dict) -> tuple[Tensor, Tensor]:
-    """NLL of each token but the first, [B, L - 1], and which of them are no padding."""
-    logits = model(**batch, use_cache=False).logits[:, :-1].float()
-    targets = batch["input_ids"][:, 1:]
-    nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return nll.view(targets.shape), batch["attention_mask"][:, 1:].bool()

@@ -6,19 +6,39 @@ before a word once: a pack is a text and, behind it in one sequence, what follow
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from bedkd.defences.language.perplexity import LanguageModel, Pieces, sequence_perplexity, tokenize
+from bedkd.defences.language.perplexity import Pieces, perplexity, sequence_perplexity, tokenize
 from bedkd.nn.batching import evaluation_batches
+from bedkd.nn.language import LanguageModel
 
 TEXTS_AT_ONCE = 256  # bounds the memory that packs take
 PACK_TOKENS = 512  # in one pack; attention costs the square of it
 VOCABULARY_BLOCK = 256  # logits of so many words at a time: they stay in a CPU's cache
+TOLERANCE = 1e-3  # between packed and plain perplexities, relative
+PROBE = " ".join(f"{word} film is as good as the {word}" for word in "abc")
+
+
+def pack(lm: LanguageModel) -> LanguageModel:
+    """The same model, which from now on scores packs if it can."""
+    return replace(lm, is_packed=can_pack(lm))
+
+
+def can_pack(lm: LanguageModel) -> bool:
+    """Whether packed scores are the plain ones: not all models take masks and positions of ours."""
+    probe = tokenize(lm, [PROBE])
+    try:
+        packed = packed_scores(lm, probe)[0]
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        return False
+    plain = plain_scores(lm, probe)[0]
+    scale = max(1.0, perplexity(lm, [PROBE])[0])
+    return bool(np.abs(packed - plain).max() < TOLERANCE * scale)
 
 
 def leave_one_out(lm: LanguageModel, texts: Sequence[str]) -> list[np.ndarray]:

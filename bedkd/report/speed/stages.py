@@ -10,11 +10,11 @@ import pandas as pd
 
 from bedkd.core.config import AKDConfig, DMMConfig, RunConfig, VictimConfig
 from bedkd.core.devices import synchronize
-from bedkd.defences.language.perplexity import LanguageModel
 from bedkd.defences.language.word_scores import leave_one_out
 from bedkd.method.akd import distill_clean_model
 from bedkd.method.dmm import distill_dmm
 from bedkd.nn.classifier import Classifier
+from bedkd.nn.language import LanguageModel
 from bedkd.nn.supervised import train_on_labels
 from bedkd.nn.training import TrainingSettings
 from bedkd.report.speed.floor import count_flops

@@ -16,11 +16,12 @@ from torch.nn.functional import cross_entropy
 
 from bedkd.core.config import AKDConfig, DistillConfig, DMMConfig
 from bedkd.core.devices import synchronize
-from bedkd.defences.language.perplexity import LanguageModel, tokenize
+from bedkd.defences.language.perplexity import tokenize
 from bedkd.defences.language.word_scores import can_compare
 from bedkd.method.dmm import flip_labels
 from bedkd.method.losses import distillation_loss, hard_loss, penalty_loss, soft_loss
 from bedkd.nn.classifier import Classifier
+from bedkd.nn.language import LanguageModel
 from bedkd.report.speed.turns import Timed
 
 

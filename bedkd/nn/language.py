@@ -2,28 +2,37 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertLMHeadModel
 
 from bedkd.core import hub
 from bedkd.core.defence_config import LanguageConfig
 from bedkd.core.devices import Compute
 from bedkd.core.errors import BedkdError
-from bedkd.defences.language.perplexity import LanguageModel, perplexity, token_nll, tokenize
-from bedkd.defences.language.word_scores import packed_scores, plain_scores
 from bedkd.nn.batching import collate, encode, training_batches
 from bedkd.nn.classifier import quiet
 from bedkd.nn.tiny import build_tiny_bert
 from bedkd.nn.training import Stepper, build_optimizer
 
 TINY_BATCH_SIZE = 32
-TOLERANCE = 1e-3  # between packed and plain perplexities, relative
-PROBE = " ".join(f"{word} film is as good as the {word}" for word in "abc")
+TOLERANCE = 1e-3  # of what a later token moves, relative
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal model with all that it takes to read or go on with a text; in eval mode, float32."""
+
+    model: torch.nn.Module
+    tokenizer: object
+    max_length: int  # tokens of a text, special tokens included; the rest is not read
+    compute: Compute
+    is_packed: bool = False  # ONION's: it takes several variants of a text in one sequence
 
 
 def load_language_model(name: str, max_length: int, compute: Compute) -> LanguageModel:
@@ -49,7 +58,7 @@ def load_language_model(name: str, max_length: int, compute: Compute) -> Languag
 
 
 def equip(name: str, model, tokenizer, max_length: int, compute: Compute) -> LanguageModel:
-    """Put a model to use, packed if it can be. Raises BedkdError if it is not causal."""
+    """Put a model to use. Raises BedkdError if it is not causal."""
     model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
     model = model.float().eval().to(compute.device)
     limit = getattr(model.config, "max_position_embeddings", None) or max_length
@@ -60,7 +69,7 @@ def equip(name: str, model, tokenizer, max_length: int, compute: Compute) -> Lan
             f"{name!r} is not causal: a token's score depends on later tokens, so it gives no "
             "perplexity; name a causal language model such as gpt2"
         )
-    return replace(lm, is_packed=can_pack(lm))
+    return lm
 
 
 @torch.no_grad()
@@ -74,16 +83,12 @@ def is_causal(lm: LanguageModel) -> bool:
     return bool(before < TOLERANCE * last)
 
 
-def can_pack(lm: LanguageModel) -> bool:
-    """Whether packed scores are the plain ones: not all models take masks and positions of ours."""
-    probe = tokenize(lm, [PROBE])
-    try:
-        packed = packed_scores(lm, probe)[0]
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-        return False
-    plain = plain_scores(lm, probe)[0]
-    scale = max(1.0, perplexity(lm, [PROBE])[0])
-    return bool(np.abs(packed - plain).max() < TOLERANCE * scale)
+def special_tokens(tokenizer) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts in front of a text and behind it."""
+    whole = tokenizer("a")["input_ids"]
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
 
 
 def save_language_model(lm: LanguageModel, folder: Path) -> None:
@@ -118,3 +123,11 @@ def train_tiny_lm(
             nll, is_scored = token_nll(model, collate(encoded, index, compute.device))
             stepper.step(nll[is_scored].mean())
     return equip(hub.TINY_LM, model, tokenizer, max_length, compute)
+
+
+def token_nll(model, batch: dict) -> tuple[Tensor, Tensor]:
+    """NLL of each token but the first, [B, L - 1], and which of them are no padding."""
+    logits = model(**batch, use_cache=False).logits[:, :-1].float()
+    targets = batch["input_ids"][:, 1:]
+    nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return nll.view(targets.shape), batch["attention_mask"][:, 1:].bool()
