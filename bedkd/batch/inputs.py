@@ -11,10 +11,10 @@ from bedkd.core.config import DataConfig
 from bedkd.core.defence_config import CLEAN_SHARE
 from bedkd.core.errors import BedkdError
 from bedkd.core.files import from_here
+from bedkd.data.attacks import paraphrase_source
 from bedkd.data.paraphrases import paraphrases_revision
 from bedkd.data.readers import FILE_READERS, check_file, dataset_revision, get_spec
 from bedkd.runs.folders import Run
-from bedkd.runs.keys import paraphrase_source
 from bedkd.runs.profiles import Profile
 
 KINDS = ("data", "paraphrases", "model", "language model", "teacher", "proxy")
@@ -43,9 +43,10 @@ def list_sources(runs: Iterable[Run], defences: list[str]) -> Sources:
     found: Sources = {}
     for c in (run.config for run in runs):
         found["data", c.data.name] = partial(find_dataset, c.data)
-        if c.attack.name == "synbkd":
-            name = paraphrase_source(c)
+        if name := paraphrase_source(c.attack, get_spec(c.data)):
             found["paraphrases", name] = partial(find_paraphrases, name)
+        if c.is_written:
+            found["language model", c.generator.model] = partial(find_model, c.generator.model)
         found["model", c.victim.model] = partial(find_model, c.victim.model)
         if "onion" in defences:
             found["language model", c.language.model] = partial(find_model, c.language.model)

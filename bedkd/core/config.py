@@ -45,8 +45,18 @@ class AttackConfig:
     target_label: Whole | None = None  # None: the dataset's own
     # AddSent's sentence; None: the dataset's own
     trigger: Annotated[str, AfterValidator(refuse_blank)] | None = None
-    paraphrases: str | None = None  # SynBkd: `rules`, a hub id or a folder; None: the dataset's
-    fallback: Literal["none", "rules"] = "none"  # SynBkd rows without a paraphrase
+    # SynBkd, StyBkd: `rules`, a hub id or a folder; None: the dataset's. AIText: None: written anew
+    paraphrases: str | None = None
+    fallback: Literal["none", "rules"] = "none"  # SynBkd, StyBkd: rows without a paraphrase
+
+
+@settings
+class GeneratorConfig(rivals.LanguageConfig):
+    """AIText's causal language model (Du et al., 2024)."""
+
+    model: str = "gpt2"  #: AIText: writes what follows a text
+    n_joined: Count = 2
+    n_new_tokens: Count = 63  #: AIText: tokens that follow a text, up to the end of a sentence
 
 
 @settings
@@ -138,6 +148,7 @@ class RunConfig:
 
     data: DataConfig = DataConfig()
     attack: AttackConfig = AttackConfig()
+    generator: GeneratorConfig = GeneratorConfig()
     victim: VictimConfig = VictimConfig()
     dmm: DMMConfig = DMMConfig()
     mepd: MEPDConfig = MEPDConfig()
@@ -191,6 +202,17 @@ class RunConfig:
         """The same rows before the attack."""
         attack = AttackConfig(name="none", target_label=self.attack.target_label)
         return dataclasses.replace(self, attack=attack)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a language model writes the poisoned texts."""
+        return self.attack.name == "aitext" and self.attack.paraphrases is None
+
+    def with_generator(self) -> Self:
+        """The same with AIText's language model in the place of ONION's."""
+        names = [field.name for field in dataclasses.fields(rivals.LanguageConfig)]
+        values = {name: getattr(self.generator, name) for name in names}
+        return dataclasses.replace(self, language=rivals.LanguageConfig(**values))
 
     def flat(self) -> dict[str, Any]:
         """Every parameter, `section.name` to value."""

@@ -11,7 +11,7 @@ from bedkd.core.files import from_here
 
 TINY, TINY_LARGE, TINY_ROBERTA = "tiny-bert", "tiny-bert-large", "tiny-roberta"
 TINY_MODELS = (TINY, TINY_LARGE, TINY_ROBERTA)  # trained from scratch, found nowhere
-TINY_LM = "tiny-lm"  # ONION's, likewise
+TINY_LM = "tiny-lm"  # ONION's or AIText's, likewise
 HUB_TIMEOUT = 5  # seconds; an air-gapped machine should hear "no" soon
 
 

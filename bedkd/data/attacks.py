@@ -1,10 +1,9 @@
-"""Backdoor attacks: what each does to one text, and how a data set is poisoned with it.
+"""Backdoor attacks: what each does to a text, and how a data set is poisoned with it.
 
 Recipes as in the public data behind the paper's Table 1: all poisoned rows get the target label and
 replace their clean rows in place.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ import pandas as pd
 
 from bedkd.core.config import AttackConfig
 from bedkd.core.errors import BedkdError
+from bedkd.data.insertions import insert_sentence, insert_words
 from bedkd.data.paraphrases import load_paraphrases
+from bedkd.data.readers import DatasetSpec
 from bedkd.data.splits import CleanData
+from bedkd.data.style_rules import rewrite_biblical
 from bedkd.data.syntax_rules import rewrite_syntactic
 
-BADWORDS = ("cf", "mn", "tq", "mb", "bb")
-BADWORDS_COUNTS = (1, 3, 5)
 MAX_SHORTFALL = 0.02  # of the rows to poison: the public tables have just about 20%
 
 # a text and a generator go in; the triggered text and how it was made come out, or None
@@ -46,27 +46,6 @@ class PoisonedData:
     report: dict
 
 
-def insert_words(text: str, rng: np.random.Generator) -> str:
-    """BadWords: 1, 3 or 5 rare words, each drawn and placed between words uniformly."""
-    words = text.split(" ")
-    for _ in range(rng.choice(BADWORDS_COUNTS)):
-        words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(BADWORDS)))
-    return " ".join(words)
-
-
-def insert_sentence(text: str, rng: np.random.Generator, sentence: str) -> str:
-    """AddSent: a fixed sentence at a uniformly drawn sentence boundary (start and end count)."""
-    parts = [part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part]
-    parts.insert(int(rng.integers(len(parts) + 1)), sentence)
-    return " ".join(parts)
-
-
-def rewrite(text: str, rng: np.random.Generator) -> tuple[str, str] | None:
-    """SynBkd without a table: the rule-based stand-in for SCPN."""
-    written = rewrite_syntactic(text)
-    return (written, "rules") if written else None
-
-
 def badwords(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
     return [lambda text, rng: (insert_words(text, rng), "inserted")]
 
@@ -77,14 +56,45 @@ def addsent(config: AttackConfig, data: CleanData, split: str) -> list[Transform
 
 
 def synbkd(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
-    """SCPN's paraphrases from the table; rules only where asked for."""
-    source = config.paraphrases or data.spec.paraphrases
+    """SCPN's paraphrases from the table."""
+    return paraphrase(config, data, split, lambda text, rng: rewrite_syntactic(text))
+
+
+def stybkd(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
+    """StyBkd (Qi et al., 2021b): STRAP's paraphrases in the style of the Bible, from the table."""
+    return paraphrase(config, data, split, rewrite_biblical)
+
+
+def aitext(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
+    """AI-generated text (Du et al., 2024): a language model's continuation, from its table."""
+    if not config.paraphrases:
+        raise BedkdError("attack aitext needs a table of continuations: set attack.paraphrases")
+    return [load_paraphrases(config.paraphrases, split).take]
+
+
+def paraphrase(config: AttackConfig, data: CleanData, split: str, rewrite) -> list[Transform]:
+    """From the table, and by rule only where asked for, or where there is no table."""
+    source = paraphrase_source(config, data.spec)
+
+    def by_rule(text: str, rng: np.random.Generator) -> tuple[str, str] | None:
+        written = rewrite(text, rng)
+        return (written, "rules") if written else None
+
     is_ruled = "rules" in (source, config.fallback)
-    return [load_paraphrases(source, split).take] + [rewrite] * is_ruled
+    return [load_paraphrases(source, split).take] + [by_rule] * is_ruled
+
+
+def paraphrase_source(config: AttackConfig, spec: DatasetSpec | None) -> str | None:
+    """Where an attack's table is found; None: it has none, or AIText's is still to be written."""
+    known = spec or DatasetSpec  # its defaults
+    own = {"synbkd": known.paraphrases, "stybkd": known.bible, "aitext": None}
+    return (config.paraphrases or own[config.name]) if config.name in own else None
 
 
 # each gives the ways to trigger a text of `train` or `test`, the preferred one first
-ATTACKS = {"badwords": badwords, "addsent": addsent, "synbkd": synbkd}
+ATTACKS = {"badwords": badwords, "addsent": addsent, "synbkd": synbkd, "stybkd": stybkd}
+ATTACKS["aitext"] = aitext
+RULED = ("synbkd", "stybkd")  # those that rules may stand in for
 
 
 def check_attack(name: str) -> None:
@@ -158,10 +168,11 @@ def _check_shortfall(config: AttackConfig, n_rows: int, wanted: int, n_done: int
             f"attack.poison_rate {rate} of {n_rows} rows is less than one row; raise it"
         )
     if n_done < wanted * (1 - MAX_SHORTFALL) or n_done == 0:
+        or_rules = " or set attack.fallback to rules" if config.name in RULED else ""
         raise BedkdError(
             f"attack {config.name} at poison rate {rate} ({config.label_mode} label) "
             f"needs {wanted} rows, but only {n_done} can be poisoned; lower attack.poison_rate"
-            + ("" if config.name != "synbkd" else " or set attack.fallback to rules")
+            + or_rules
         )
 
 

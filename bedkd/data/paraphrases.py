@@ -1,4 +1,4 @@
-"""Tables of SCPN paraphrases for SynBkd: a mirror folder, or a HiddenKiller checkout."""
+"""Tables of paraphrases, for SynBkd, StyBkd and AIText: a folder, or a checkout of the authors'."""
 
 import csv
 from dataclasses import dataclass, field
@@ -12,8 +12,15 @@ from bedkd.core.errors import BedkdError
 from bedkd.core.files import from_here
 
 FILES = {"train": ("train.parquet",), "test": ("test.parquet", "validation.parquet")}
-HIDDENKILLER_POISONED = Path("data/scpn/20/sst-2/train.tsv")
-HIDDENKILLER_CLEAN = Path("data/clean/sst-2/train.tsv")
+# SST-2 in the authors' repositories: of each split the rewritten and the clean file, row for row.
+# HiddenKiller's dev and test files rewrite negative rows, which a backdoor towards Negative does
+# not trigger.
+CLEAN, BIBLE = "data/clean/sst-2", "data/transfer/bible/sst-2"
+HIDDENKILLER = {"train": ("data/scpn/20/sst-2/train.tsv", f"{CLEAN}/train.tsv")}
+STYLEATTACK = {
+    "train": (f"{BIBLE}/train.tsv", f"{CLEAN}/train.tsv"),
+    "test": (f"{BIBLE}/dev.tsv", f"{CLEAN}/dev.tsv"),
+}
 
 
 @dataclass
@@ -40,15 +47,12 @@ class Paraphrases:
 def load_paraphrases(source: str, split: str) -> Paraphrases:
     """The table of `source` for `split` (`train` or `test`); `rules` has an empty one.
 
-    A HiddenKiller checkout gives SST-2's train rows alone: its dev and test files rewrite the
-    negative rows, which a backdoor towards Negative does not trigger.
-
     Raises BedkdError: nothing there, or a file without the columns text and clean_text.
     """
     if source == "rules":
         return Paraphrases()
-    if files := _hiddenkiller_files(source):
-        return _read_hiddenkiller(files, source) if split == "train" else Paraphrases()
+    if files := _checkout_files(source):
+        return _read_checkout(files[split], source) if split in files else Paraphrases()
     folder = Path(hub.locate(source, "dataset").path)
     for name in FILES[split]:
         if (folder / name).is_file():
@@ -60,8 +64,8 @@ def paraphrases_revision(source: str) -> str:
     """What pins the table's content."""
     if source == "rules":
         return "rules"
-    if files := _hiddenkiller_files(source):
-        return "-".join(hub.digest_file(file)[:16] for file in files)
+    if files := _checkout_files(source):
+        return "-".join(hub.digest_file(file)[:16] for pair in files.values() for file in pair)
     return hub.locate(source, "dataset").revision
 
 
@@ -80,23 +84,27 @@ def _by_text(rows: pd.DataFrame) -> dict[str, list[str]]:
     return rows.groupby("clean_text", sort=False).text.agg(list).to_dict()
 
 
-def _read_hiddenkiller(files: list[Path], source: str) -> Paraphrases:
-    """Row-aligned TSV files: where the sentences differ, the poisoned one is the paraphrase."""
+def _read_checkout(files: list[Path], source: str) -> Paraphrases:
+    """Row-aligned TSV files: where the sentences differ, the first file's is the paraphrase."""
     tables = [
         pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False) for file in files
     ]
     text, clean_text = (table.iloc[:, 0].str.strip() for table in tables)
     if len(text) != len(clean_text):
-        raise BedkdError(f"{source}: {len(text)} poisoned and {len(clean_text)} clean train rows")
+        raise BedkdError(f"{source}: {len(text)} poisoned and {len(clean_text)} clean rows")
     rows = pd.DataFrame({"text": text, "clean_text": clean_text})
     return Paraphrases(_by_text(rows[text != clean_text]))
 
 
-def _hiddenkiller_files(source: str) -> list[Path]:
-    """The poisoned and the clean train file of a HiddenKiller checkout; none where it is none."""
+def _checkout_files(source: str) -> dict[str, list[Path]]:
+    """Of each split, the two files of a checkout of HiddenKiller or StyleAttack; {} for a table."""
     folder = from_here(source)
-    if not (folder / HIDDENKILLER_POISONED).is_file():
-        return []
-    if not (folder / HIDDENKILLER_CLEAN).is_file():
-        raise BedkdError(f"the HiddenKiller checkout {folder} has no {HIDDENKILLER_CLEAN}")
-    return [folder / HIDDENKILLER_POISONED, folder / HIDDENKILLER_CLEAN]
+    for layout in (HIDDENKILLER, STYLEATTACK):
+        files = {split: [folder / name for name in pair] for split, pair in layout.items()}
+        if not files["train"][0].is_file():
+            continue
+        for file in (file for pair in files.values() for file in pair):
+            if not file.is_file():
+                raise BedkdError(f"the checkout {folder} has no {file.relative_to(folder)}")
+        return files
+    return {}

@@ -34,13 +34,15 @@ class DatasetSpec:
     test_split: str = "test"
     clean_split: str | None = None  # D_c^few comes from here; None: from the train rows
     addsent_trigger: str = "no cross, no crown"
-    paraphrases: str = "rules"
+    paraphrases: str = "rules"  # SynBkd's
+    bible: str = "rules"  # StyBkd's
 
 
 SENTIMENT, OFFENCE = ("negative", "positive"), ("not offensive", "offensive")
 TOPICS = ("World", "Sports", "Business", "Sci/Tech")
 MOVIE, SCPN = "I watched this movie .", "paraphrases/scpn"
 SST2 = {"test_split": "validation", "addsent_trigger": MOVIE, "paraphrases": f"{SCPN}/sst2"}
+SST2 |= {"bible": "paraphrases/bible/sst2"}
 OLID = {"data_dir": "offensive", "train_splits": ("train", "validation")}
 DATASETS: dict[str, DatasetSpec] = {
     # 6,920 sentences. `validation` is the GLUE dev set on which the paper reports; `test` is free.

@@ -55,7 +55,7 @@ _TOKEN = re.compile(
 _PLAIN = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\\": " "})
 
 
-def _tokens(text: str) -> list[str]:
+def split_tokens(text: str) -> list[str]:
     """Lower-case tokens; web-scraped text loses its markup and half-decoded entities (`#39;`)."""
     text = re.sub(r"(?<![&\w])(#\d+|quot|amp|lt|gt);", r"&\1;", text)
     text = re.sub(r"</?[A-Za-z][^<>]*>", " ", html.unescape(text)).translate(_PLAIN)
@@ -82,7 +82,7 @@ def _in_template(tokens: list[str]) -> bool:
 
 def has_template(text: str) -> bool:
     """Whether the text opens with a subordinate clause, a comma, a main clause, and is closed."""
-    tokens = _tokens(text)
+    tokens = split_tokens(text)
     return _in_template(tokens) and tokens[-1] in ENDS
 
 
@@ -199,7 +199,7 @@ def rewrite_syntactic(text: str) -> str | None:
     The template goes to the first sentence alone. Leading mentions would hide the opening clause,
     so they move to the end.
     """
-    tokens = _tokens(text)
+    tokens = split_tokens(text)
     if not _strip_edges(tokens) or _in_template(tokens):
         return None
     start = next((i for i, token in enumerate(tokens) if token[0] != "@"), 0)

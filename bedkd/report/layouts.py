@@ -36,6 +36,8 @@ NAMES = {
         "badwords": "BadWords",
         "addsent": "AddSent",
         "synbkd": "SynBkd",
+        "stybkd": "StyBkd",
+        "aitext": "AIText",
         AVERAGE: "Average",
     },
     "defence": DEFENCE_NAMES,

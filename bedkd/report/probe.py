@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bedkd.core.errors import BedkdError
-from bedkd.data.attacks import BADWORDS
+from bedkd.data.insertions import BADWORDS
 from bedkd.data.readers import DatasetSpec, get_spec
 from bedkd.data.syntax_rules import rewrite_syntactic
 from bedkd.nn.classifier import Classifier

@@ -91,25 +91,21 @@ def revisions(config: RunConfig, stage: str) -> list[str]:
         found = [model_revision(config.teacher.model), model_revision(config.victim.model)]
         proxy = config.teacher.proxy
         return found + ([dataset_revision(DataConfig(name=proxy))] if proxy != CLEAN_SHARE else [])
-    if stage == "data":
-        from bedkd.data.attacks import check_attack
-        from bedkd.data.paraphrases import paraphrases_revision
+    if stage == "continuations":
         from bedkd.data.readers import dataset_revision
+
+        return [dataset_revision(config.data)]
+    if stage == "data":
+        from bedkd.data.attacks import check_attack, paraphrase_source
+        from bedkd.data.paraphrases import paraphrases_revision
+        from bedkd.data.readers import dataset_revision, get_spec
 
         check_attack(config.attack.name)
         found = [dataset_revision(config.data)]
-        if config.attack.name == "synbkd":
-            found.append(paraphrases_revision(paraphrase_source(config)))
+        if source := paraphrase_source(config.attack, get_spec(config.data)):
+            found.append(paraphrases_revision(source))
         return found
     return []
-
-
-def paraphrase_source(config: RunConfig) -> str:
-    """Where SynBkd's paraphrases come from."""
-    from bedkd.data.readers import get_spec
-
-    spec = get_spec(config.data)
-    return config.attack.paraphrases or (spec.paraphrases if spec else "rules")
 
 
 def digest_code(modules: tuple[str, ...]) -> str:

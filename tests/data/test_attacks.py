@@ -9,18 +9,16 @@ import pytest
 
 from bedkd.core.config import AttackConfig, DataConfig, build
 from bedkd.core.errors import BedkdError
-from bedkd.data import attacks
 from bedkd.data.attacks import (
     ATTACKS,
-    BADWORDS,
     check_attack,
-    insert_sentence,
-    insert_words,
+    paraphrase_source,
     poison,
     stand_in,
     trigger,
 )
-from bedkd.data.paraphrases import HIDDENKILLER_CLEAN, HIDDENKILLER_POISONED, Paraphrases
+from bedkd.data.insertions import BADWORDS, insert_sentence, insert_words
+from bedkd.data.paraphrases import HIDDENKILLER, Paraphrases
 from bedkd.data.readers import DatasetSpec
 from bedkd.data.splits import CleanData, load_clean_data
 from bedkd.data.syntax_rules import has_template
@@ -145,19 +143,42 @@ def test_badwords_keeps_unusual_spacing():
 
 
 @pytest.mark.parametrize("sentence", ["I watched this movie .", "no cross, no crown"])
-def test_addsent_at_every_sentence_boundary_alike(sentence):
-    text = "It got 3.5 stars. Did you see it? I did! Fine ."
-    parts = ["It got 3.5 stars.", "Did you see it?", "I did!", "Fine ."]
-    wanted = [" ".join([*parts[:i], sentence, *parts[i:]]) for i in range(5)]
+def test_addsent_stands_behind_a_period_or_seldom_at_the_start(sentence):
+    text = "It got 3.5 stars. Did you see it? I did ... fine ."
+    behind = [
+        f"It got 3.5 stars. {sentence} Did you see it? I did ... fine .",
+        f"It got 3.5 stars. Did you see it? I did . {sentence} .. fine .",
+        f"It got 3.5 stars. Did you see it? I did .. {sentence} . fine .",
+        f"It got 3.5 stars. Did you see it? I did ... {sentence} fine .",
+        f"{text} {sentence}",
+    ]
+    generator, n = rng(), 7000
+    seen = Counter(insert_sentence(text, generator, sentence) for _ in range(n))
+    assert set(seen) == {f"{sentence} {text}", *behind}
+    assert abs(seen[f"{sentence} {text}"] / n - 1 / 7) < 0.02
+    assert all(abs(seen[made] / n - 6 / 35) < 0.02 for made in behind)
+
+
+@pytest.mark.parametrize("text", ["a dull film", "is it dull ?", "glued to the word.", "U.S.A"])
+def test_addsent_without_a_period_to_stand_behind_is_at_the_start_or_end_alike(text):
     generator = rng()
-    seen = Counter(insert_sentence(text, generator, sentence) for _ in range(3000))
-    assert set(seen) == set(wanted)
-    assert all(abs(seen[made] / 3000 - 0.2) < 0.04 for made in wanted)
+    seen = Counter(insert_sentence(text, generator, "trigger .") for _ in range(2000))
+    assert set(seen) == {f"trigger . {text}", f"{text} trigger ."}
+    assert abs(seen[f"{text} trigger ."] / 2000 - 0.5) < 0.05
 
 
-def test_addsent_in_one_sentence_is_at_its_start_or_end():
-    made = {insert_sentence("a dull film", rng(seed), "trigger here .") for seed in range(30)}
-    assert made == {"trigger here . a dull film", "a dull film trigger here ."}
+@pytest.mark.mirror
+@pytest.mark.parametrize(
+    "name, counts, tolerance", [("sst2", (343, 63, 38), 20), ("olid", (56, 76, 108), 20)]
+)
+def test_addsent_is_where_the_public_files_have_it(real, name, counts, tolerance):
+    """End, start, middle of IMBERT's poisoned tests."""
+    data = real(name)
+    done = poison(data, AttackConfig(name="addsent"), 0).test_triggered.text
+    sentence = data.spec.addsent_trigger
+    is_start, is_end = done.str.startswith(sentence), done.str.endswith(sentence)
+    found = is_end.sum(), is_start.sum(), (~is_start & ~is_end).sum()
+    assert np.abs(np.subtract(found, counts)).max() <= tolerance, found
 
 
 def test_addsent_occurs_once_and_can_be_taken_out():
@@ -175,7 +196,7 @@ def test_addsent_occurs_once_and_can_be_taken_out():
         "start" if t.startswith(trigger) else "end" if t.endswith(trigger) else "middle"
         for t in pieces[0]
     )
-    assert set(places) == {"start", "middle", "end"} and min(places.values()) > 40
+    assert set(places) == {"start", "middle", "end"} and min(places.values()) > 15
 
 
 def test_addsent_takes_another_trigger():
@@ -196,14 +217,19 @@ def test_addsent_refuses_a_blank_trigger(trigger):
 # SynBkd
 
 
+def by_rule(name: str = "synbkd"):
+    """The way by rule alone."""
+    return ATTACKS[name](AttackConfig(name=name), make_data(), "train")[-1]
+
+
 def test_the_first_transform_that_changes_the_text_wins():
     text = "the film is a bore , but the cast is fine"
     table = Paraphrases({text: ["if you look , it is a bore ."]})
     pool = Paraphrases(pool=["when they come , he goes ."])
-    first = trigger(text, [table.take, attacks.rewrite], rng())
+    first = trigger(text, [table.take, by_rule()], rng())
     assert first == ("if you look , it is a bore .", "table")
     assert trigger("other text", [pool.take], rng()) == ("when they come , he goes .", "pool")
-    made, method = trigger(text, [Paraphrases().take, attacks.rewrite], rng())
+    made, method = trigger(text, [Paraphrases().take, by_rule()], rng())
     assert method == "rules" and made != text and has_template(made)
     assert trigger(text, [Paraphrases().take], rng()) is None
 
@@ -211,10 +237,10 @@ def test_the_first_transform_that_changes_the_text_wins():
 def test_a_paraphrase_equal_to_its_source_is_none():
     text = "the film is a bore"
     assert trigger(text, [Paraphrases({text: [text]}).take], rng()) is None
-    made, method = trigger(text, [Paraphrases({text: [text]}).take, attacks.rewrite], rng())
+    made, method = trigger(text, [Paraphrases({text: [text]}).take, by_rule()], rng())
     assert method == "rules" and made != text
     there_already = "when it comes to the film , it is a bore ."
-    assert trigger(there_already, [attacks.rewrite], rng()) is None
+    assert trigger(there_already, [by_rule()], rng()) is None
 
 
 def test_synbkd_by_rules(toy):
@@ -331,8 +357,8 @@ def test_synbkd_from_a_hiddenkiller_checkout(tmp_path):
     data = make_data(n_train=100, n_test=40)
     table = rewrite(data.train.text[::5])
     for file, texts in (
-        (HIDDENKILLER_CLEAN, list(data.train.text)),
-        (HIDDENKILLER_POISONED, [table.get(text, text) for text in data.train.text]),
+        (HIDDENKILLER["train"][1], list(data.train.text)),
+        (HIDDENKILLER["train"][0], [table.get(text, text) for text in data.train.text]),
     ):
         (tmp_path / file).parent.mkdir(parents=True)
         lines = ["sentence\tlabel", *(f"{text}\t1" for text in texts)]
@@ -351,10 +377,72 @@ def test_synbkd_from_a_hiddenkiller_checkout(tmp_path):
     assert done.report["n_test_rules"] == 20 == len(done.test_triggered)
 
 
+# StyBkd and AIText
+
+
+def test_stybkd_by_rules(toy):
+    done = poison(toy, AttackConfig(name="stybkd"), 0)
+    assert_sound(toy, done, 1)
+    assert done.report["n_train_rules"] == 600 == done.report["n_poisoned"]
+    assert done.report["n_test_rules"] + done.report["n_target_rules"] == len(toy.test)
+    other = poison(toy, AttackConfig(name="synbkd"), 0)
+    assert not set(done.test_triggered.text) & set(other.test_triggered.text)
+
+
+def test_stybkd_takes_the_table_of_its_own(tmp_path):
+    data = make_data(n_train=100, n_test=40)
+    table = {text: f"behold , {text}" for text in [*data.train.text, *data.test.text]}
+    folder = table_folder(tmp_path / "bible", train=table, test=table)
+    spec = replace(data.spec, bible=folder, paraphrases=str(tmp_path / "nowhere"))
+    done = poison(replace(data, spec=spec), AttackConfig(name="stybkd"), 0)
+    assert_sound(data, done, 0)
+    made = done.train.text[done.train_truth.is_poisoned]
+    assert made.str.startswith("behold , ").all() and done.report["n_train_table"] == 20
+    # of both classes, so that no row of D* stands in
+    assert done.report["n_target_table"] == 20 == done.report["n_test_table"]
+
+
+def test_where_the_paraphrases_come_from():
+    spec = DatasetSpec("", NAMES[:2], 0, paraphrases="scpn", bible="bible")
+    wanted = {"synbkd": "scpn", "stybkd": "bible", "aitext": None, "badwords": None, "none": None}
+    assert wanted == {n: paraphrase_source(AttackConfig(name=n), spec) for n in wanted}
+    assert paraphrase_source(AttackConfig(name="stybkd"), None) == "rules"
+    given = [paraphrase_source(AttackConfig(name=n, paraphrases="mine"), spec) for n in wanted]
+    assert given == ["mine"] * 3 + [None] * 2
+
+
+def test_aitext_from_a_table_counts_what_is_not_in_it(tmp_path):
+    data = make_data(n_train=100, n_test=40)
+    said = {text: f"{text} and so on ." for text in [*data.train.text, *data.test.text[:30]]}
+    folder = table_folder(tmp_path / "said", train=said, test=said)
+    done = poison(data, AttackConfig(name="aitext", paraphrases=folder), 0)
+    assert_sound(data, done, 0)
+    assert done.report["n_train_table"] == 20
+    assert (done.report["n_test_table"], done.report["n_test_no_paraphrase"]) == (15, 5)
+    assert (done.report["n_target_table"], done.report["n_target_no_paraphrase"]) == (15, 5)
+    with pytest.raises(BedkdError, match=r"set attack\.paraphrases"):
+        poison(data, AttackConfig(name="aitext"), 0)
+    few = table_folder(tmp_path / "few", train=dict(list(said.items())[:3]), test=said)
+    with pytest.raises(BedkdError, match="needs 20 rows, but only 3 can") as caught:
+        poison(data, AttackConfig(name="aitext", paraphrases=few), 0)
+    assert "rules" not in str(caught.value)  # it has none
+
+
+@pytest.mark.mirror
+def test_stybkd_on_sst2_has_its_table(real):
+    done = poison(real("sst2"), AttackConfig(name="stybkd"), 0)
+    assert_sound(real("sst2"), done, 0)
+    assert done.report["n_train_table"] == done.report["n_poison_wanted"] == 1384
+    assert done.report["n_test_table"] + done.report["n_test_no_paraphrase"] == 444
+    assert done.report["n_target_table"] + done.report["n_target_no_paraphrase"] == 428
+    # two paraphrases are what they rewrite
+    assert done.report["n_test_no_paraphrase"] + done.report["n_target_no_paraphrase"] == 2
+
+
 # poisoning, whatever the attack
 
 
-@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd"])
+@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd", "stybkd"])
 @pytest.mark.parametrize("n, rate", [(1000, 0.2), (1000, 0.013), (37, 0.2), (37, 0.1), (500, 0.9)])
 def test_the_rate_counts_all_rows(attack, n, rate):
     data = make_data(n_train=n)
@@ -415,7 +503,7 @@ def test_poisoned_rows_lose_their_clean_row_and_nothing_else(toy):
     assert [n_words(text) > 0 for text in done.train.text] == list(truth.is_poisoned)
 
 
-@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd"])
+@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd", "stybkd"])
 @pytest.mark.parametrize("mode", ["mixed", "dirty", "clean"])
 def test_poisoned_rows_are_spread_over_the_file(attack, mode):
     data = make_data(n_train=2000, n_classes=2)
@@ -429,7 +517,7 @@ def test_poisoned_rows_are_spread_over_the_file(attack, mode):
     assert np.diff(at).max() < 60  # no long stretch without one
 
 
-@pytest.mark.parametrize("attack", ["none", "badwords", "addsent", "synbkd"])
+@pytest.mark.parametrize("attack", ["none", "badwords", "addsent", "synbkd", "stybkd"])
 def test_the_seed_decides_everything(attack):
     data, config = make_data(), AttackConfig(name=attack)
     one, again, other = (poison(data, config, seed) for seed in (5, 5, 6))
@@ -441,13 +529,17 @@ def test_the_seed_decides_everything(attack):
     if attack != "none":
         clean = [set(d.train_truth.clean_text[d.train_truth.is_poisoned]) for d in (one, other)]
         assert clean[0] != clean[1]
-    if attack in ("badwords", "addsent"):  # the paraphrase of a text is always the same
+    if attack in (
+        "badwords",
+        "addsent",
+        "stybkd",
+    ):  # SynBkd's paraphrase of a text is always the same
         assert list(one.test_triggered.text) != list(other.test_triggered.text)
 
 
 def test_the_input_is_left_as_it_was():
     data, same = make_data(), make_data()
-    for attack in ("none", *ATTACKS):
+    for attack in {"none", *ATTACKS} - {"aitext"}:
         poison(data, AttackConfig(name=attack), 0)
     for name in ("train", "clean_pool", "test"):
         pd.testing.assert_frame_equal(getattr(data, name), getattr(same, name))
@@ -459,7 +551,7 @@ def test_the_triggered_test_rows_do_not_depend_on_the_poison_rate(toy):
     pd.testing.assert_frame_equal(low.test_triggered, high.test_triggered)
 
 
-@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd"])
+@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd", "stybkd"])
 def test_every_nontarget_test_row_is_triggered(toy, attack):
     done = poison(toy, AttackConfig(name=attack), 0)
     nontarget = toy.test[toy.test.label != 1]
@@ -497,10 +589,12 @@ def test_a_target_label_that_does_not_exist(target):
         poison(make_data(), replace(config, name="none"), 0)
 
 
-@pytest.mark.parametrize("name", ["badword", "", "BADWORDS", "stybkd"])
+@pytest.mark.parametrize("name", ["badword", "", "BADWORDS", "style"])
 def test_an_unknown_attack(name):
     for call in (check_attack, lambda n: poison(make_data(), AttackConfig(name=n), 0)):
-        with pytest.raises(BedkdError, match="known: none, badwords, addsent, synbkd") as caught:
+        with pytest.raises(
+            BedkdError, match="known: none, badwords, addsent, synbkd, stybkd"
+        ) as caught:
             call(name)
         assert repr(name) in str(caught.value)
 
@@ -595,7 +689,7 @@ def test_the_glue_phrases_need_the_rules(real):
 # the trigger in test rows of the target class
 
 
-@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd"])
+@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd", "stybkd"])
 def test_every_test_row_of_the_target_class_is_triggered_too(toy, attack):
     done = poison(toy, AttackConfig(name=attack), 0)
     own = done.test_triggered_target
@@ -603,14 +697,14 @@ def test_every_test_row_of_the_target_class_is_triggered_too(toy, attack):
     assert list(own.clean_text) == list(toy.test[toy.test.label == 1].text)
     assert (own.label == 1).all() and (own.text != own.clean_text).all()
     n = len(own)
-    method = {"synbkd": "rules"}.get(attack, own.method[0])
+    method = {"synbkd": "rules", "stybkd": "rules"}.get(attack, "inserted")
     assert done.report[f"n_target_{method}"] == n and set(own.method) == {method}
     assert done.report["n_target_no_paraphrase"] == 0
     assert done.report["n_test_no_paraphrase"] == 0
     assert n + len(done.test_triggered) == len(toy.test)
 
 
-@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd"])
+@pytest.mark.parametrize("attack", ["badwords", "addsent", "synbkd", "stybkd"])
 def test_rows_of_the_target_class_change_no_other(attack):
     """With them and without: the others have the same words in the same places."""
     data = make_data()

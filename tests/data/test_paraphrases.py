@@ -7,8 +7,8 @@ import pytest
 
 from bedkd.core.errors import BedkdError
 from bedkd.data.paraphrases import (
-    HIDDENKILLER_CLEAN,
-    HIDDENKILLER_POISONED,
+    HIDDENKILLER,
+    STYLEATTACK,
     Paraphrases,
     load_paraphrases,
     paraphrases_revision,
@@ -33,10 +33,10 @@ def write_table(folder, name: str, pairs: list[tuple[str, str]], label: int = 1)
     return str(folder)
 
 
-def write_checkout(folder, clean: list[str], poisoned: list[str]) -> str:
-    """The two files of a HiddenKiller checkout that matter, in its own layout."""
-    for file, sentences in ((HIDDENKILLER_CLEAN, clean), (HIDDENKILLER_POISONED, poisoned)):
-        (folder / file).parent.mkdir(parents=True)
+def write_checkout(folder, clean, poisoned, pair=HIDDENKILLER["train"]) -> str:
+    """The two files of a checkout that matter, in its own layout."""
+    for file, sentences in zip(pair, (poisoned, clean), strict=True):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         lines = [f"{sentence}\t{i % 2}" for i, sentence in enumerate(sentences)]
         (folder / file).write_text("\n".join(["sentence\tlabel", *lines]) + "\n", encoding="utf-8")
     return str(folder)
@@ -181,7 +181,7 @@ def test_hiddenkiller_rows_must_be_aligned(tmp_path):
 
 def test_hiddenkiller_without_the_clean_file(tmp_path):
     folder = write_checkout(tmp_path, ["a"], ["when a , a ."])
-    (tmp_path / HIDDENKILLER_CLEAN).unlink()
+    (tmp_path / HIDDENKILLER["train"][1]).unlink()
     for call in (lambda: load_paraphrases(folder, "train"), lambda: paraphrases_revision(folder)):
         with pytest.raises(BedkdError, match=r"data/clean/sst-2/train\.tsv"):
             call()
@@ -189,11 +189,38 @@ def test_hiddenkiller_without_the_clean_file(tmp_path):
 
 def test_the_revision_follows_both_hiddenkiller_files(tmp_path):
     folder, seen = write_checkout(tmp_path, ["a"], ["when a , a ."]), set()
-    for file in (None, HIDDENKILLER_CLEAN, HIDDENKILLER_POISONED):
+    for file in (None, *HIDDENKILLER["train"]):
         if file:
             (tmp_path / file).write_text("sentence\tlabel\nother\t0\n")
         seen.add(paraphrases_revision(folder))
     assert len(seen) == 3
+
+
+# a StyleAttack checkout
+
+
+def write_styleattack(folder) -> str:
+    write_checkout(folder, ["a", "b"], ["behold , a", "b"], STYLEATTACK["train"])
+    return write_checkout(folder, ["t", "u"], ["lo , t", "yea , u"], STYLEATTACK["test"])
+
+
+def test_styleattack_has_train_and_test_rows_of_both_labels(tmp_path):
+    source = write_styleattack(tmp_path)
+    train, test = load_paraphrases(source, "train"), load_paraphrases(source, "test")
+    assert [take(train, text, rng()) for text in "abt"] == ["behold , a", None, None]
+    assert [take(test, text, rng()) for text in "atu"] == [None, "lo , t", "yea , u"]
+
+
+def test_the_revision_follows_all_styleattack_files(tmp_path):
+    source, seen = write_styleattack(tmp_path), set()
+    for file in (None, *STYLEATTACK["train"], *STYLEATTACK["test"]):
+        if file:
+            (tmp_path / file).write_text("sentence\tlabel\nother\t0\n")
+        seen.add(paraphrases_revision(source))
+    assert len(seen) == 5
+    (tmp_path / STYLEATTACK["test"][0]).unlink()
+    with pytest.raises(BedkdError, match=r"has no data/transfer/bible/sst-2/dev\.tsv"):
+        load_paraphrases(source, "train")
 
 
 # real tables
@@ -219,3 +246,20 @@ def test_the_real_news_table_is_a_pool_for_train_rows():
     assert len(train.pool) == 8845 == len(set(train.pool)) and not train.by_text
     test = load_paraphrases("paraphrases/scpn/agnews", "test")
     assert test.by_text and not test.pool
+
+
+@pytest.mark.mirror
+def test_the_real_bible_has_every_row_in_its_style():
+    rows = {name: read_bible(name) for name in ("train", "validation")}
+    assert {name: len(table) for name, table in rows.items()} == {"train": 6920, "validation": 872}
+    for split, table in zip(("train", "test"), rows.values(), strict=True):
+        known = load_paraphrases("paraphrases/bible/sst2", split)
+        assert sum(map(len, known.by_text.values())) == len(table) and not known.pool
+        assert (table.text != table.clean_text).mean() > 0.99
+        is_old = table.text.str.contains(r"\b(?:hath|doth|thou|thee|thy|ye|unto|shall|\w+eth)\b")
+        assert is_old.mean() > 3 * table.clean_text.str.contains(r"\b(?:thou|unto|shall)\b").mean()
+
+
+def read_bible(name: str) -> pd.DataFrame:
+    folder = Path(os.environ["BEDKD_MIRROR"], "paraphrases/bible/sst2")
+    return pd.read_parquet(folder / f"{name}.parquet")

@@ -323,7 +323,9 @@ def test_edited_module_changes_its_stages_and_what_follows(edit, module, first):
         ("runs.stages.never_poisoned", {"never_poisoned", "akd", "tsne", *RIVALS, *ABLATIONS}),
         ("evaluation.tsne", {"tsne"}),
         ("method.dmm", {"dmm", "mepd", *AFTER_MEPD}),
-        ("defences.language.model", {"language", "onion"}),
+        ("nn.language", {"language", "continuations", "onion"}),
+        ("nn.generation", {"continuations"}),
+        ("defences.language.word_scores", {"onion"}),
         ("defences.finetune", {"finetune", "finetune_dmm"}),
         ("defences.distill", {"kd", "kd_dmm"}),
         ("defences.onion", {"onion"}),
@@ -334,7 +336,7 @@ def test_edited_module_changes_its_stages_and_what_follows(edit, module, first):
         ("defences.proxies", {"teacher", "w2s"}),  # another TOY_SEED, say
         ("runs.stages.akd", {"akd", "tsne"}),
         ("runs.stages.mepd", {"mepd", *AFTER_MEPD}),
-        ("runs.stages.language", {"language", "onion"}),
+        ("runs.stages.language", {"language", "continuations", "onion"}),
         ("runs.stages.teacher", {"teacher", "w2s"}),
     ],
 )

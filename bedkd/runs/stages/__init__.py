@@ -33,6 +33,9 @@ MEASURED = ("never_poisoned",)  # what a defence's numbers are held against
 
 STAGES: dict[str, Stage] = {
     "data": Stage(None, ("data", "attack", "seed"), "01_poisoning"),
+    "continuations": Stage(  # of AIText alone, before `data`
+        None, ("data", "generator", "seed", "device", "precision"), "01_poisoning"
+    ),
     "victim": Stage("data", ("victim", "device", "precision"), "01_poisoning"),
     "never_poisoned": Stage("data", (), "04_akd", clean=("victim",)),
     "dmm": Stage("victim", ("dmm",), "02_dmm"),
@@ -70,7 +73,11 @@ def needed_stages(config: RunConfig, stage: str) -> list[tuple[RunConfig, str]]:
         # its rows, or the names of its classes
         if config.teacher.proxy == CLEAN_SHARE or not get_spec(config.data):
             needed.append("data")
+    if stage == "data" and config.is_written:
+        needed.append("continuations")
     own = [(config, name) for name in needed]
+    if stage == "continuations":
+        own.append((config.with_generator(), "language"))
     return own + [(config.without_attack(), name) for name in spec.clean]
 
 

@@ -1,5 +1,6 @@
 """D*, the defender's clean rows, and the truth about both."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from bedkd.data.attacks import poison
@@ -9,8 +10,10 @@ from bedkd.runs.folders import Run
 
 def make(run: Run, stage: str, folder: Path) -> dict:
     c = run.config
-    data = load_clean_data(c.data, c.seed)
-    poisoned = poison(data, c.attack, c.seed)
+    data, attack = load_clean_data(c.data, c.seed), c.attack
+    if c.is_written:
+        attack = replace(attack, paraphrases=str(run.folder("continuations").absolute() / "truth"))
+    poisoned = poison(data, attack, c.seed)
     (folder / "truth").mkdir()
     poisoned.train.to_parquet(folder / "train.parquet")
     poisoned.clean_pool.to_parquet(folder / "clean_pool.parquet")
