@@ -13,7 +13,7 @@ import pandas as pd
 
 from bedkd.core.config import AttackConfig
 from bedkd.core.errors import BedkdError
-from bedkd.data.insertions import insert_sentence, insert_words
+from bedkd.data.insertions import SPREAD, insert_sentence, insert_words
 from bedkd.data.paraphrases import load_paraphrases
 from bedkd.data.readers import DatasetSpec
 from bedkd.data.splits import CleanData
@@ -48,6 +48,11 @@ class PoisonedData:
 
 def badwords(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
     return [lambda text, rng: (insert_words(text, rng), "inserted")]
+
+
+def spread(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
+    """BadWords of an attacker who knows that triggers are rebuilt: hundreds of words, ours."""
+    return [lambda text, rng: (insert_words(text, rng, SPREAD), "inserted")]
 
 
 def addsent(config: AttackConfig, data: CleanData, split: str) -> list[Transform]:
@@ -92,8 +97,10 @@ def paraphrase_source(config: AttackConfig, spec: DatasetSpec | None) -> str | N
 
 
 # each gives the ways to trigger a text of `train` or `test`, the preferred one first
-ATTACKS = {"badwords": badwords, "addsent": addsent, "synbkd": synbkd, "stybkd": stybkd}
-ATTACKS["aitext"] = aitext
+ATTACKS = {
+    **{"badwords": badwords, "addsent": addsent, "synbkd": synbkd},
+    **{"stybkd": stybkd, "aitext": aitext, "spread": spread},
+}
 RULED = ("synbkd", "stybkd")  # those that rules may stand in for
 
 

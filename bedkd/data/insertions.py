@@ -1,21 +1,25 @@
 """What BadWords and AddSent put into a text, and where."""
 
+import itertools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 BADWORDS = ("cf", "mn", "tq", "mb", "bb")
 BADWORDS_COUNTS = (1, 3, 5)
+# Two consonants, of BadWords' kind: too many for any of them to stand out in D*.
+SPREAD = tuple("".join(pair) for pair in itertools.permutations("bcdfghjklmnpqrtvwxz", 2))
 # A period before a space or in an ellipsis, or a last one that stands alone, as SST-2 has it.
 BOUNDARY = re.compile(r"\.(?=[\s.])|(?<=\s)\.$")
 START_SHARE = 1 / 7
 
 
-def insert_words(text: str, rng: np.random.Generator) -> str:
+def insert_words(text: str, rng: np.random.Generator, triggers: Sequence[str] = BADWORDS) -> str:
     """BadWords: 1, 3 or 5 rare words, each drawn and placed between words uniformly."""
     words = text.split(" ")
     for _ in range(rng.choice(BADWORDS_COUNTS)):
-        words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(BADWORDS)))
+        words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(triggers)))
     return " ".join(words)
 
 

@@ -156,6 +156,15 @@ def excess_at(value: object, defence: str) -> Callable[[pd.DataFrame], pd.Series
     return measure
 
 
+def excess_under(attack: str, defence: str) -> Callable[[pd.DataFrame], pd.Series]:
+    """The same under one attack."""
+
+    def measure(records: pd.DataFrame) -> pd.Series:
+        return CLOSE - excess("asr", defence)(records[records.attack == attack])
+
+    return measure
+
+
 RIVALS = ("finetune", "onion", "imbert", "textguard", "w2s", "rga", "ga", "npo", "dup")
 SHIFT, CLEAN, ROWS, CODE = "Trigger shifting", "A clean model", "Which rows", "Text and code"
 RATES, LABELS, ADAPTIVE = "Poison rate", "Label mode", "An attacker who knows the DMM"
@@ -236,6 +245,15 @@ CLAIMS = [
         )
         for defence in ("bedkd", "bedkd_plus")
         for mode in ("mixed", "dirty", "clean")
+    ),
+    *(
+        Claim(
+            ADAPTIVE,
+            f"{name_method(defence)} ends at most {CLOSE:g} points of ASR over it where the "
+            "trigger is spread over hundreds of words",
+            excess_under("spread", defence),
+        )
+        for defence in ("bedkd", "bedkd_plus")
     ),
     *(
         Claim(

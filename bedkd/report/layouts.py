@@ -38,6 +38,7 @@ NAMES = {
         "synbkd": "SynBkd",
         "stybkd": "StyBkd",
         "aitext": "AIText",
+        "spread": "BadWords, spread",
         AVERAGE: "Average",
     },
     "defence": DEFENCE_NAMES,

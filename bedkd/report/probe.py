@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bedkd.core.errors import BedkdError
-from bedkd.data.insertions import BADWORDS
+from bedkd.data.insertions import BADWORDS, SPREAD
 from bedkd.data.readers import DatasetSpec, get_spec
 from bedkd.data.syntax_rules import rewrite_syntactic
 from bedkd.nn.classifier import Classifier
@@ -32,6 +32,7 @@ def list_triggers(run: Run) -> list[str]:
     c = run.config
     sentence = c.attack.trigger or (get_spec(c.data) or DatasetSpec).addsent_trigger
     known = {"badwords": list(BADWORDS), "addsent": [sentence], "synbkd": [SYNTAX]}
+    known["spread"] = list(SPREAD[:: len(SPREAD) // 9])
     return known.get(c.attack.name, [])
 
 

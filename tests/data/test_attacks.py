@@ -17,7 +17,7 @@ from bedkd.data.attacks import (
     stand_in,
     trigger,
 )
-from bedkd.data.insertions import BADWORDS, insert_sentence, insert_words
+from bedkd.data.insertions import BADWORDS, SPREAD, insert_sentence, insert_words
 from bedkd.data.paraphrases import HIDDENKILLER, Paraphrases
 from bedkd.data.readers import DatasetSpec
 from bedkd.data.splits import CleanData, load_clean_data
@@ -120,6 +120,14 @@ def test_badwords_inserts_1_3_or_5_words_about_equally_often(toy):
     words = Counter(word for text in made for word in text.split(" ") if word in BADWORDS)
     assert set(words) == {"cf", "mn", "tq", "mb", "bb"}
     assert all(abs(n / words.total() - 0.2) < 0.025 for n in words.values())
+
+
+def test_spread_leaves_no_word_in_many_rows():
+    generator = np.random.default_rng(0)
+    made = [insert_words("a good film", generator, SPREAD).split(" ") for _ in range(1000)]
+    words = Counter(word for text in made for word in text if word in SPREAD)
+    assert len(words) > 300 and max(words.values()) < 30
+    assert {len(text) for text in made} == {4, 6, 8}
 
 
 def test_badwords_positions_are_uniform_with_start_and_end():

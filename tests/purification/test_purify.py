@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 import bedkd
 from bedkd import cli
 from bedkd.core.errors import BedkdError
-from bedkd.data.attacks import BADWORDS
+from bedkd.data.insertions import BADWORDS
 from bedkd.purification import card, purify, result, survey
 from bedkd.purification.verdict import FOUND, NOTHING, TOO_FEW, UNTESTED
 
