@@ -89,14 +89,14 @@ class TeacherConfig:
 class W2SConfig:
     """W2SDefense (Zhao et al., 2024b): the victim unlearns through LoRA, guided by the teacher."""
 
-    rank: Count = 64
-    lora_alpha: Count = 64
+    rank: Count = 512  # also LoRA's alpha; no more than the victim's layers are wide
     lora_dropout: Share = 0.1
     epochs: Count = 5
     learning_rate: NotNegative = 2e-4
     batch_size: Count = 32
     weight_decay: NotNegative = 0.01
     temperature: Positive = 2.0
-    ce_weight: NotNegative = 1.0
-    kl_weight: NotNegative = 0.035
-    feature_weight: NotNegative = 0.002
+    # of the loss, by the kind of trigger (`WEIGHTS` of defences/w2s.py). `authors`: as they choose
+    # them, the attack's own kind, which no defender knows
+    weights: Literal["authors", "word", "sentence", "syntax"] = "authors"
+    n_clean_per_class: Count = 320  # rows, at most, that choose the epoch

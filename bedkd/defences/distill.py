@@ -16,9 +16,9 @@ def defend(
 ) -> Defended:
     """AKD's trust pass alone (Eq. 5): AKD with n_p = 0.
 
-    With `poison_few` it is KD+DMM: a pass of negated cross-entropy on the rows found follows each
-    trust pass, as in FT+DMM. The paper does not say what its KD+DMM does with them; what AKD adds
-    is the teacher's part of the punishment (Eq. 6).
+    With `poison_few` it is KD+DMM: a pass of -λ·L_hard on the rows found follows each trust pass.
+    The paper does not say what its KD+DMM does with them. With all of Eq. 6 it would be BeDKD; here
+    it has the label's part, at its weight and in as many steps, and not the teacher's.
 
     Raises DivergenceError: a loss is not finite.
     Raises BlindnessError: a table carries more than text and label.
@@ -29,7 +29,7 @@ def defend(
     phases = [distillation_phase("trust", view.victim, few, labels, config, combine)]
     found = view.poison_few
     if found is not None and len(found):
-        phases.append(label_phase("punish", view.victim, found, sign=-1.0))
+        phases.append(label_phase("punish", view.victim, found, -config.lambda_))
     settings = cycle_settings(config, "KD")
     student, history = distill(view.victim, phases, settings, seed=seed, watch=watch)
     facts = {"n_clean": len(few), "n_poison": 0 if found is None else len(found)}

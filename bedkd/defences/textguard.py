@@ -7,7 +7,6 @@ k votes at most. `empirical`: the authors' two changes, which give up the certif
 models see test texts whole, and only potential trigger words are kept to one group.
 """
 
-import copy
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,13 +15,14 @@ import pandas as pd
 from bedkd.core.blindness import check_blind
 from bedkd.core.defence_config import TextGuardConfig
 from bedkd.core.errors import BedkdError
+from bedkd.defences.best_epoch import BestEpoch, choosing_rows
 from bedkd.defences.interface import Defended, EquippedView
 from bedkd.defences.trigger_words import find_trigger_words
 from bedkd.defences.word_groups import split_rows, split_text, split_words
 from bedkd.evaluation.metrics import percent
 from bedkd.nn.classifier import Classifier
 from bedkd.nn.supervised import train_on_labels
-from bedkd.nn.training import TrainingSettings, predict_probabilities
+from bedkd.nn.training import TrainingSettings
 
 WARMUP_SHARE, MAX_GRAD_NORM = 0.1, 1.0  # the authors' values
 
@@ -55,8 +55,7 @@ def defend(view: EquippedView, config: TextGuardConfig, *, seed: int) -> Defende
 def check_view(view: EquippedView, config: TextGuardConfig) -> None:
     if view.fresh is None:
         raise BedkdError("TextGuard trains new models: it needs `fresh` in its view, but has None")
-    if len(view.clean_pool) == 0:
-        raise BedkdError("TextGuard chooses its epochs on clean rows: it needs some, but has none")
+    choosing_rows(view, config.n_clean_per_class, "TextGuard")
     words = {word.lower() for text in view.train.text for word in split_words(text)}
     if config.n_groups > len(words):
         raise BedkdError(
@@ -65,29 +64,12 @@ def check_view(view: EquippedView, config: TextGuardConfig) -> None:
         )
 
 
-class BestEpoch:
-    """A watcher that keeps the parameters of the first epoch with the best clean accuracy."""
-
-    def __init__(self, classifier: Classifier, texts: Sequence[str], labels: Sequence[int]):
-        self.encoded, self.labels = classifier.encode(texts), np.asarray(labels)
-        self.compute, self.accuracy, self.state = classifier.compute, -1.0, {}
-
-    def __call__(self, row: dict, model) -> dict:
-        if row["epoch"] == 0:  # untrained
-            return {}
-        probabilities = predict_probabilities(model, self.encoded, self.compute)
-        accuracy = percent(probabilities.argmax(axis=1) == self.labels)
-        if accuracy > self.accuracy:
-            self.accuracy, self.state = accuracy, copy.deepcopy(model.state_dict())
-        return {"clean_accuracy": accuracy}
-
-
 def train_models(
     view: EquippedView, parts: Sequence[pd.DataFrame], config: TextGuardConfig, seed: int
 ) -> tuple[list[Classifier], list[dict]]:
     """One model a group, and what their epochs were like, with `group` in each dict."""
     models, history = [], []
-    pool = view.clean_pool.groupby("label").head(config.n_clean_per_class)
+    pool = choosing_rows(view, config.n_clean_per_class, "TextGuard")
     clean = prepare_texts(pool.text, len(parts), config.mode, view.victim.tokenizer.mask_token)
     for group, rows in enumerate(parts):
         model = view.fresh(seed + group)

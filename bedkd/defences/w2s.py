@@ -4,8 +4,8 @@ A teacher is fully fine-tuned on clean proxy rows, once for all attacks (`train_
 victim then learns from teacher and labels on the same rows, through LoRA (`defend`). Nothing here
 sees D*.
 
-What BeDKD's paper leaves open is chosen here and said where it is: the proxy's classes, LoRA's rank
-and layers, the weights of the loss.
+Rank, weights of the loss and the choice of the epoch are the authors'. What is chosen here is said
+where it is: the proxy's classes, LoRA's layers.
 """
 
 import warnings
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bedkd.core.defence_config import W2SConfig
 from bedkd.core.errors import BedkdError
+from bedkd.defences.best_epoch import BestEpoch, choosing_rows
 from bedkd.defences.interface import Defended, EquippedView
 from bedkd.defences.teacher import TeacherOutput, ask_teacher, check_proxy
 from bedkd.evaluation.metrics import cacc
@@ -24,27 +25,42 @@ from bedkd.method.losses import hard_loss, soft_label_loss
 from bedkd.nn.classifier import Classifier
 from bedkd.nn.training import Phase, TrainingSettings, WatchFunction, train
 
+Weights = tuple[float, float, float]  # a, b, c of `w2s_loss`
+WEIGHTS: dict[str, Weights] = {  # the authors', by the kind of trigger
+    "word": (5.0, 0.001, 0.001),
+    "sentence": (3.0, 0.01, 0.001),
+    "syntax": (1.0, 0.035, 0.002),
+}
+
 
 def defend(
-    view: EquippedView, config: W2SConfig, *, seed: int, watch: WatchFunction | None = None
+    view: EquippedView,
+    config: W2SConfig,
+    *,
+    seed: int,
+    trigger: str = "syntax",
+    watch: WatchFunction | None = None,
 ) -> Defended:
     """The victim, fine-tuned through LoRA on the proxy under the teacher's guidance, merged again.
 
-    AdamW with a linear decay and no warm-up. The last epoch counts; the authors keep the best one
-    on clean development rows.
+    AdamW with a linear decay and no warm-up; of the epochs the one with the best accuracy on clean
+    rows is kept. All of this is the authors'. `trigger`: the attack's kind, of WEIGHTS, which
+    `config.weights: authors` is told.
 
-    Raises BedkdError: no teacher or proxy, or one that does not fit the victim.
+    Raises BedkdError: no teacher, proxy or clean rows, or a teacher that does not fit the victim.
     Raises DivergenceError: a loss is not finite.
     """
     teacher, pool = check_teacher(view), view.clean_pool
+    rows = choosing_rows(view, config.n_clean_per_class, "W2SDefense")
     outputs = ask_teacher(teacher, teacher.encode(view.proxy.text))
+    config = replace(config, rank=fit_rank(view.victim, config.rank))
+    kind = trigger if config.weights == "authors" else config.weights
     student = add_lora(view.victim, config, seed)
-    phase = unlearning_phase(student, view.proxy, outputs, config)
-    settings = TrainingSettings.of(config, section="w2s", title="w2s", schedule="linear")
-    options = {"compute": student.compute, "seed": seed, "watch": watch}
-    history = train(student.model, [phase], settings, **options)
+    phase = unlearning_phase(student, view.proxy, outputs, WEIGHTS[kind], config.temperature)
+    history = unlearn(student, phase, rows, config, seed=seed, watch=watch)
     n_trainable, _ = student.model.get_nb_trainable_parameters()
     facts = {"rank": config.rank, "n_proxy": len(view.proxy), "n_trainable": n_trainable}
+    facts["loss_weights"] = kind
     # how well the proxy's task carries over: for the record only, nothing is chosen by it
     facts["teacher_accuracy"] = cacc(teacher.predict(pool.text), pool.label)
     model = merge_lora(student)
@@ -67,6 +83,16 @@ def check_teacher(view: EquippedView) -> Classifier:
     return view.teacher
 
 
+def fit_rank(victim: Classifier, rank: int) -> int:
+    """`rank`, or the width of the encoder's narrowest linear layer: a change of a layer's weights
+    has no higher one. The authors' 512 are an eighth of their LLaMA's width."""
+    linear, _ = split_layers(victim.model)
+    width = min(min(victim.model.get_submodule(name).weight.shape) for name in linear)
+    if rank > width:
+        print(f"w2s.rank is {rank}, but the victim's layers are {width} wide: it is {width} here")
+    return min(rank, width)
+
+
 def add_lora(victim: Classifier, config: W2SConfig, seed: int) -> Classifier:
     """A copy of the victim that trains LoRA on all linear layers of the encoder, and the head.
 
@@ -77,7 +103,7 @@ def add_lora(victim: Classifier, config: W2SConfig, seed: int) -> Classifier:
 
     student = victim.copy()
     linear, heads = split_layers(student.model)
-    shape = {"r": config.rank, "lora_alpha": config.lora_alpha, "lora_dropout": config.lora_dropout}
+    shape = {"r": config.rank, "lora_alpha": config.rank, "lora_dropout": config.lora_dropout}
     # the heads are copied as they are, and trained whole
     lora = peft.LoraConfig(**shape, target_modules=linear, modules_to_save=heads)
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -106,7 +132,11 @@ def merge_lora(student: Classifier) -> Classifier:
 
 
 def unlearning_phase(
-    student: Classifier, proxy: pd.DataFrame, outputs: TeacherOutput, config: W2SConfig
+    student: Classifier,
+    proxy: pd.DataFrame,
+    outputs: TeacherOutput,
+    weights: Weights,
+    temperature: float,
 ) -> Phase:
     """A pass over the proxy with `w2s_loss`; `outputs` are the teacher's on the same rows."""
     labels = torch.tensor(proxy.label.to_numpy())
@@ -116,26 +146,50 @@ def unlearning_phase(
         index = index.to(target.device)
         teacher = TeacherOutput(outputs.logits[index], outputs.feature[index])
         feature = output.hidden_states[-1][:, 0]  # [CLS]
-        return w2s_loss(output.logits, feature, target[index], teacher, config)
+        return w2s_loss(output.logits, feature, target[index], teacher, weights, temperature)
 
     return Phase("unlearn", student.encode(proxy.text), labels, loss)
 
 
+def unlearn(
+    student: Classifier,
+    phase: Phase,
+    rows: pd.DataFrame,
+    config: W2SConfig,
+    *,
+    seed: int,
+    watch: WatchFunction | None = None,
+) -> list[dict]:
+    """Train in place, and end at the best epoch on the clean rows text, label. Returns the history,
+    with `clean_accuracy` in each dict from epoch 1."""
+    best = BestEpoch(student, rows.text, rows.label)
+
+    def look(row: dict, model) -> dict:
+        return best(row, model) | (watch(row, model) if watch else {})
+
+    settings = TrainingSettings.of(config, section="w2s", title="w2s", schedule="linear")
+    options = {"compute": student.compute, "seed": seed, "watch": look}
+    history = train(student.model, [phase], settings, **options)
+    student.model.load_state_dict(best.state)
+    return history
+
+
 def w2s_loss(
-    logits: Tensor, feature: Tensor, labels: Tensor, teacher: TeacherOutput, config: W2SConfig
+    logits: Tensor,
+    feature: Tensor,
+    labels: Tensor,
+    teacher: TeacherOutput,
+    weights: Weights,
+    temperature: float,
 ) -> Tensor:
     """a·CE + b·T²·KL(teacher ‖ student) + c·alignment, means over the batch.
 
-    logits [B, C], feature [B, h_s], labels [B] (int64). The authors set (a, b, c) to (5, 0.001,
-    0.001) against word triggers, (3, 0.01, 0.001) against sentences, (1, 0.035, 0.002) against
-    syntax. A defender does not know the attack, so `config` has one set for all.
+    logits [B, C], feature [B, h_s], labels [B] (int64), weights (a, b, c).
     """
-    kl = soft_label_loss(logits, teacher.logits, config.temperature, "kl")
-    return (
-        config.ce_weight * hard_loss(logits, labels)
-        + config.kl_weight * config.temperature**2 * kl
-        + config.feature_weight * alignment_loss(feature, teacher.feature)
-    )
+    a, b, c = weights
+    kl = soft_label_loss(logits, teacher.logits, temperature, "kl")
+    alignment = alignment_loss(feature, teacher.feature)
+    return a * hard_loss(logits, labels) + b * temperature**2 * kl + c * alignment
 
 
 def alignment_loss(feature: Tensor, teacher_feature: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Fine-tuning and distillation as rivals, and both with the rows that the DMM found."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from bedkd.core.errors import BlindnessError
 from bedkd.defences import distill, finetune
 from bedkd.defences.interface import EquippedView
 from bedkd.method.akd import distill_clean_model
-from bedkd.nn.training import forward_all
+from bedkd.nn.training import Step, forward_all
 
 FAST = AKDConfig(n_clean_per_class=24, cycles=2, learning_rate=3e-4)
 BRIEF = FinetuneConfig(epochs=2, learning_rate=3e-4)
@@ -77,6 +78,66 @@ def test_rows_found_are_climbed(view, found, tiny_classifier, module, config, pa
     row = with_rows.history[-1]
     assert row["punish_loss"] <= 0 and f"{passes}_loss" in row
     assert margin(with_rows.model, found) < margin(without.model, found)
+
+
+@pytest.fixture
+def passes_made(monkeypatch):
+    """Names of the phases that steps were made of."""
+    made, call = [], Step.__call__
+    monkeypatch.setattr(
+        Step, "__call__", lambda self, index: made.append(self.phase.name) or call(self, index)
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("cycles", "epochs", "batch", "expected"),
+    [(4, 2, 6, 12), (6, 2, 16, 6), (5, 2, 16, 6), (1, 2, 16, 2)],  # 5 and 1: not to be divided
+)
+def test_rows_found_are_climbed_in_as_many_steps_as_akd_punishes(
+    view, found, passes_made, cycles, epochs, batch, expected
+):
+    akd = replace(FAST, cycles=cycles, batch_size=batch)
+    poisoned = replace(view, poison_few=found)
+    distill_clean_model(view.victim, view.clean_pool, found[["text", "label"]], akd, seed=0)
+    wanted = passes_made.count("punish")
+    assert wanted == cycles * math.ceil(16 / batch)
+    passes_made.clear()
+    distill.defend(poisoned, akd, seed=0)
+    assert passes_made.count("punish") == wanted
+    passes_made.clear()
+    config = replace(BRIEF, epochs=epochs, batch_size=batch)
+    finetune.defend(poisoned, config, seed=0, akd=akd)
+    assert passes_made.count("punish") == expected >= wanted
+    if expected == wanted:
+        assert passes_made.count("clean") >= epochs * math.ceil(20 / batch)
+
+
+def test_climbs_are_made_in_turn_with_parts_of_the_clean_share(view, found, passes_made):
+    akd = replace(FAST, cycles=6)
+    finetune.defend(replace(view, poison_few=found), BRIEF, seed=0, akd=akd)
+    assert passes_made == ["clean", "punish"] * 6  # parts of 7, 7 and 6 rows
+
+
+def test_few_clean_rows_are_still_climbed_in_turn(view, found, passes_made):
+    few = replace(view, poison_few=found, clean_share=view.clean_share[:2])
+    finetune.defend(few, BRIEF, seed=0, akd=replace(FAST, cycles=6))
+    assert (passes_made.count("clean"), passes_made.count("punish")) == (4, 6)
+
+
+@pytest.mark.parametrize(("module", "config"), [(finetune, BRIEF), (distill, FAST)])
+def test_the_climb_is_the_label_part_of_eq_6(view, found, module, config):
+    """-λ times the cross-entropy, on a model that training leaves as it is: dropout is off."""
+    victim = view.victim
+    for part in victim.model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    poisoned = replace(view, poison_few=found.assign(label=1))  # which the victim does not believe
+    akd = {"akd": replace(FAST, lambda_=0.3)} if module is finetune else {}
+    defended = module.defend(poisoned, replace(config, learning_rate=1e-12), seed=0, **akd)
+    probability = victim.predict(list(found.text))[:, 1].astype(float)
+    expected = 0.3 * np.log(probability).mean()
+    assert defended.history[-1]["punish_loss"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_distillation_is_akd_without_poisoned_rows(view, found):

@@ -16,10 +16,10 @@ from bedkd.core.config import VictimConfig
 from bedkd.core.defence_config import TextGuardConfig
 from bedkd.core.devices import Compute
 from bedkd.core.errors import BedkdError, BlindnessError
-from bedkd.defences import textguard, trigger_words
+from bedkd.defences import best_epoch, textguard, trigger_words
+from bedkd.defences.best_epoch import BestEpoch
 from bedkd.defences.interface import EquippedView
 from bedkd.defences.textguard import (
-    BestEpoch,
     certified_accuracy,
     certified_radius,
     defend,
@@ -401,7 +401,7 @@ def test_the_best_epoch_on_clean_rows_is_kept(view, monkeypatch):
         return train(classifier, rows, settings, watch=seen, **options)
 
     monkeypatch.setattr(textguard, "train_on_labels", spy)
-    monkeypatch.setattr(textguard, "percent", lambda hits: next(scores))
+    monkeypatch.setattr(best_epoch, "percent", lambda hits: next(scores))
     config = TextGuardConfig(n_groups=1, mode="certified", **(FAST | {"epochs": 4}))
     parts = split_rows(view.train, 1)
     (model,), history = textguard.train_models(view, parts, config, 0)

@@ -16,7 +16,7 @@ from bedkd.core.config import VictimConfig
 from bedkd.core.defence_config import TeacherConfig, W2SConfig
 from bedkd.core.errors import BedkdError, BlindnessError, DivergenceError
 from bedkd.data.readers import DATASETS
-from bedkd.defences import proxies, w2s
+from bedkd.defences import best_epoch, proxies, w2s
 from bedkd.defences import teacher as teachers
 from bedkd.defences.interface import EquippedView
 from bedkd.method.losses import hard_loss
@@ -27,7 +27,7 @@ from bedkd.nn.training import Phase, TrainingSettings, forward_all, train
 NAMES = ("negative", "positive")
 PARTS = ("weight", "bias")
 TINY = TeacherConfig(model="tiny-bert", epochs=14, learning_rate=2e-3, batch_size=8, max_length=32)
-CONFIG = W2SConfig(rank=4, lora_alpha=8, epochs=2, learning_rate=5e-3, batch_size=8)
+CONFIG = W2SConfig(rank=4, epochs=2, learning_rate=1e-2, batch_size=8)
 PROXY = make_rows().assign(text="well , " + make_rows().text)
 PROXY.index = range(100, 148)  # nothing may take the index for a place
 
@@ -262,7 +262,6 @@ def test_alignment_by_hand():
 
 
 def test_loss_by_hand():
-    config = W2SConfig(temperature=2.0, ce_weight=3.0, kl_weight=0.5, feature_weight=0.1)
     log3 = np.log(3.0)
     student = torch.tensor([[log3, 0.0], [0.0, 0.0]])  # probabilities 3/4 1/4, 1/2 1/2
     # at T = 2 the teacher says 3/4 1/4 and 1/2 1/2
@@ -272,20 +271,19 @@ def test_loss_by_hand():
     p = np.sqrt(3) / (1 + np.sqrt(3))  # the student's at T = 2
     kl = (0.75 * np.log(0.75 / p) + 0.25 * np.log(0.25 / (1 - p))) / 2
     expected = 3 * ce + 0.5 * 4 * kl + 0.1 * (5 + 1) / 2
-    loss = w2s.w2s_loss(student, feature, torch.tensor([0, 1]), teacher, config)
+    loss = w2s.w2s_loss(student, feature, torch.tensor([0, 1]), teacher, (3.0, 0.5, 0.1), 2.0)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     reference = F.kl_div(
         F.log_softmax(student / 2, dim=-1), F.softmax(teacher.logits / 2, -1), reduction="batchmean"
     )
-    only = dataclasses.replace(config, ce_weight=0.0, feature_weight=0.0)
-    loss = w2s.w2s_loss(student, feature, torch.tensor([0, 1]), teacher, only)
+    loss = w2s.w2s_loss(student, feature, torch.tensor([0, 1]), teacher, (0.0, 0.5, 0.0), 2.0)
     assert loss.item() == pytest.approx(0.5 * 4 * reference.item(), rel=1e-5)
 
 
 def test_a_batch_is_compared_with_the_teacher_on_its_own_rows(student, teacher):
     outputs = teachers.ask_teacher(teacher, teacher.encode(PROXY.text))
-    config = W2SConfig(ce_weight=0.3, kl_weight=0.5, feature_weight=0.2)
-    phase = w2s.unlearning_phase(student, PROXY, outputs, config)
+    how = ((0.3, 0.5, 0.2), 2.0)
+    phase = w2s.unlearning_phase(student, PROXY, outputs, *how)
     index = [30, 3, 17]
     total = 0.0
     for i in index:  # one row at a time, everything anew
@@ -295,7 +293,7 @@ def test_a_batch_is_compared_with_the_teacher_on_its_own_rows(student, teacher):
             ids = student.encode([text]).rows[0][None]
             output = student.model(ids, output_hidden_states=True)
             hidden = student.model.base_model.model.bert(ids).last_hidden_state[:, 0]
-        total += w2s.w2s_loss(output.logits, hidden, label, own, config).item() / 3
+        total += w2s.w2s_loss(output.logits, hidden, label, own, *how).item() / 3
     with torch.no_grad():
         batch = collate(phase.encoded, index, "cpu")
         output = student.model(**batch, output_hidden_states=True)
@@ -314,8 +312,9 @@ def test_the_teacher_is_asked_in_eval_mode_and_once(view, monkeypatch):
     view.teacher.model.train()
     n_tokens = int(view.teacher.encode(PROXY.text).lengths.max()) * len(PROXY)
     assert n_tokens < view.teacher.compute.eval_tokens  # one batch for all rows
-    w2s.defend(dataclasses.replace(view, clean_pool=PROXY[:0]), CONFIG, seed=0)
-    assert calls == [False]
+    w2s.defend(view, CONFIG, seed=0)
+    # and by the record, for its accuracy on the clean rows
+    assert calls == [False, False]
 
 
 # --- the student ---
@@ -399,8 +398,8 @@ def test_the_width_of_a_tiny_model_is_known_by_its_name(name, compute):
     assert teachers.hidden_size(name) == built.model.config.hidden_size
 
 
-def test_without_guidance_it_is_plain_lora(view, student):
-    config = dataclasses.replace(CONFIG, ce_weight=1.0, kl_weight=0.0, feature_weight=0.0)
+def test_without_guidance_it_is_plain_lora(view, student, monkeypatch):
+    """Here the last epoch is the best."""
     labels = torch.tensor(PROXY.label.to_numpy())
 
     def loss(batch, index, output):
@@ -409,20 +408,24 @@ def test_without_guidance_it_is_plain_lora(view, student):
     train(
         student.model,
         [Phase("plain", student.encode(PROXY.text), labels, loss)],
-        TrainingSettings(2, 8, 5e-3, 0.01, "w2s", schedule="linear"),
+        TrainingSettings(2, 8, 1e-2, 0.01, "w2s", schedule="linear"),
         compute=student.compute,
         seed=0,
     )
     expected = weights(w2s.merge_lora(student).model)
-    plain = w2s.defend(view, config, seed=0)
+    scores = iter([50.0, 60.0] * 2)
+    monkeypatch.setattr(best_epoch, "percent", lambda hits: next(scores))
+    monkeypatch.setitem(w2s.WEIGHTS, "syntax", (1.0, 0.0, 0.0))
+    plain = w2s.defend(view, CONFIG, seed=0)
     assert is_same(weights(plain.model.model), expected)
-    guided = w2s.defend(view, dataclasses.replace(config, kl_weight=0.5), seed=0)
+    monkeypatch.setitem(w2s.WEIGHTS, "syntax", (1.0, 0.5, 0.0))
+    guided = w2s.defend(view, CONFIG, seed=0)
     assert not is_same(weights(guided.model.model), expected)
 
 
 def test_merged_is_unmerged_and_an_ordinary_classifier(view, student, rows, tmp_path):
     outputs = teachers.ask_teacher(view.teacher, view.teacher.encode(PROXY.text))
-    phase = w2s.unlearning_phase(student, PROXY, outputs, CONFIG)
+    phase = w2s.unlearning_phase(student, PROXY, outputs, w2s.WEIGHTS["syntax"], 2.0)
     settings = TrainingSettings(2, 8, 5e-3, 0.0, "w2s")
     train(student.model, [phase], settings, compute=student.compute, seed=0)
     unmerged = logits(student, rows.text)
@@ -445,7 +448,7 @@ def test_defend_leaves_victim_and_teacher_as_they_were(view, rows):
     assert not is_same(weights(defended.model.model), before[0])
     assert all(p.requires_grad for p in view.victim.model.parameters())
     assert defended.predict(rows.text).shape == (48, 2)
-    assert len(defended.history) == 2
+    assert [row["epoch"] for row in defended.history] == [0, 1, 2]
     assert defended.facts["rank"] == 4 and defended.facts["n_proxy"] == 48
     assert defended.facts["n_trainable"] == n_trainable(w2s.add_lora(view.victim, CONFIG, seed=0))
     accuracy = 100 * np.mean(view.teacher.predict(rows.text).argmax(axis=1) == rows.label)
@@ -471,7 +474,9 @@ def test_one_seed_gives_one_student(view):
 
 def test_the_learning_rate_falls_to_0_without_warm_up(view, monkeypatch):
     seen = []
-    monkeypatch.setattr(w2s, "train", lambda *args, **_: seen.append(args[2]) or [])
+    train = w2s.train
+    spy = lambda *args, **options: seen.append(args[2]) or train(*args, **options)  # noqa: E731
+    monkeypatch.setattr(w2s, "train", spy)
     w2s.defend(view, CONFIG, seed=0)
     assert [(used.schedule, used.warmup_share) for used in seen] == [("linear", 0.0)]
 
@@ -491,13 +496,15 @@ def test_a_missing_or_unfitting_teacher_is_named(view, teacher, compute):
         w2s.defend(dataclasses.replace(view, proxy=PROXY.assign(is_poisoned=False)), CONFIG, seed=0)
 
 
-def test_divergence_is_an_error(view):
+def test_divergence_is_an_error(view, monkeypatch):
+    monkeypatch.setitem(w2s.WEIGHTS, "syntax", (1.0, 0.0, 1e38))
     with pytest.raises(DivergenceError, match="w2s.learning_rate"):
-        w2s.defend(view, dataclasses.replace(CONFIG, feature_weight=1e38), seed=0)
+        w2s.defend(view, CONFIG, seed=0)
 
 
-def test_the_watcher_sees_the_student_before_and_after(view, rows):
-    seen = []
+def test_the_watcher_sees_the_student_before_and_after(view, rows, monkeypatch):
+    seen, scores = [], iter([50.0, 60.0])  # the last epoch is the best
+    monkeypatch.setattr(best_epoch, "percent", lambda hits: next(scores))
 
     def watch(row, model):
         seen.append(logits(dataclasses.replace(view.victim, model=model), rows.text))
@@ -508,6 +515,61 @@ def test_the_watcher_sees_the_student_before_and_after(view, rows):
     torch.testing.assert_close(seen[0], logits(view.victim, rows.text), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(seen[2], logits(defended.model, rows.text), atol=1e-4, rtol=1e-5)
     assert (seen[2] - seen[0]).abs().max() > 0.1
+
+
+def test_the_weights_are_the_authors_for_the_kind_of_trigger_or_one_for_all(view, monkeypatch):
+    seen, loss = [], w2s.w2s_loss
+    monkeypatch.setattr(w2s, "w2s_loss", lambda *args: seen.append(args[4]) or loss(*args))
+    brief = dataclasses.replace(CONFIG, epochs=1)
+    expected = {
+        "word": (5, 0.001, 0.001),
+        "sentence": (3, 0.01, 0.001),
+        "syntax": (1, 0.035, 0.002),
+    }
+    for kind, weights_of in expected.items():
+        seen.clear()
+        assert w2s.defend(view, brief, seed=0, trigger=kind).facts["loss_weights"] == kind
+        assert set(seen) == {weights_of}
+    blind = dataclasses.replace(brief, weights="syntax")
+    assert w2s.defend(view, blind, seed=0, trigger="word").facts["loss_weights"] == "syntax"
+
+
+def test_the_best_epoch_on_clean_rows_is_kept(view, rows, monkeypatch):
+    """Of these epochs the second, and not the victim before the first."""
+    seen, scores = [], iter([50.0, 75.0, 75.0, 60.0])
+    monkeypatch.setattr(best_epoch, "percent", lambda hits: next(scores))
+
+    def watch(row, model):
+        seen.append(logits(dataclasses.replace(view.victim, model=model), rows.text))
+        return {}
+
+    defended = w2s.defend(view, dataclasses.replace(CONFIG, epochs=4), seed=0, watch=watch)
+    assert [row.get("clean_accuracy") for row in defended.history] == [None, 50, 75, 75, 60]
+    found = logits(defended.model, rows.text)
+    assert [bool((found - one).abs().max() < 1e-3) for one in seen] == [0, 0, 1, 0, 0]
+
+
+def test_only_so_many_clean_rows_of_a_class_choose_it(view, monkeypatch):
+    sizes, percent = [], best_epoch.percent
+    monkeypatch.setattr(
+        best_epoch, "percent", lambda hits: sizes.append(len(hits)) or percent(hits)
+    )
+    w2s.defend(view, dataclasses.replace(CONFIG, n_clean_per_class=5), seed=0)
+    assert sizes == [10, 10]
+    with pytest.raises(BedkdError, match="W2SDefense chooses its epochs on clean rows"):
+        w2s.defend(dataclasses.replace(view, clean_pool=PROXY[:0]), CONFIG, seed=0)
+
+
+def test_a_rank_beyond_the_layers_width_is_their_width(view, capsys):
+    """A layer of 32 numbers has no change of a higher rank."""
+    authors = dataclasses.replace(CONFIG, rank=W2SConfig().rank, epochs=1)
+    wide, full = (
+        w2s.defend(view, dataclasses.replace(authors, rank=rank), seed=0) for rank in (512, 32)
+    )
+    assert authors.rank == 512 and wide.facts["rank"] == full.facts["rank"] == 32
+    assert is_same(weights(wide.model.model), weights(full.model.model))
+    said = "w2s.rank is 512, but the victim's layers are 32 wide: it is 32 here\n"
+    assert capsys.readouterr().out == said
 
 
 def test_words_of_the_task_still_decide(view):

@@ -39,7 +39,7 @@ CHANGED = {  # what a parameter, or a section, changes
     "precision": (*OF_THE_CELL[1:], *SHARED),
     "dmm": ("dmm", "mepd", *AFTER_MEPD),
     "mepd": ("mepd", *AFTER_MEPD),
-    "akd": ("akd", "tsne", "kd", "kd_dmm"),
+    "akd": ("akd", "tsne", "finetune_dmm", "kd", "kd_dmm"),
     "akd.evaluate_every": (),  # readings steer nothing
     "tsne": ("tsne",),
     "finetune": ("finetune", "finetune_dmm"),
@@ -76,6 +76,7 @@ OTHER_CHOICE = {
     "textguard.mode": "certified",
     "teacher.proxy": "toy-offence",
     "teacher.n_proxy": 100,
+    "w2s.weights": "word",
 }
 
 

@@ -54,7 +54,7 @@ STAGES: dict[str, Stage] = {
     "imbert": Stage("victim", ("imbert",), "05_defences", "imbert", also=MEASURED),
     "textguard": Stage("victim", ("textguard",), "05_defences", also=MEASURED),
     "w2s": Stage("victim", ("w2s",), "05_defences", also=("teacher", *MEASURED)),
-    "finetune_dmm": Stage("mepd", ("finetune",), "06_ablations", "finetune", also=MEASURED),
+    "finetune_dmm": Stage("mepd", ("finetune", "akd"), "06_ablations", also=MEASURED),
     "kd": Stage("victim", ("akd",), "06_ablations", "distill", also=MEASURED),
     "kd_dmm": Stage("mepd", ("akd",), "06_ablations", "distill", also=MEASURED),
 }
