@@ -4,6 +4,7 @@ for a model of one's own.
 
 import argparse
 import sys
+from pathlib import Path
 
 from bedkd.batch.cluster import choose_place
 from bedkd.batch.workflow import reproduce
@@ -16,11 +17,13 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     batch = commands.add_parser("reproduce", help="run a profile's notebooks; resumes where it was")
     check = commands.add_parser("check", help="say what a profile needs and has; starts nothing")
-    keep = commands.add_parser("reference", help="copy a finished profile to outputs/reference/")
+    keep = commands.add_parser("reference", help="keep what is finished in outputs/reference/")
     other = "another value for one run, such as seed=[0,1] or dmm.alpha=0.5"
     for command in (batch, check, keep):
         command.add_argument("profile", help="a name in params/, or a YAML file")
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=other)
+    made = "records made elsewhere: JSON Lines, or a folder with run folders"
+    keep.add_argument("--records", metavar="PATH", type=Path, help=made)
     check.add_argument("--cores", type=int, help="jobs at a time, for the time left")
     at_once = "jobs at a time; all cores, or the cluster's number"
     batch.add_argument("--cores", type=int, metavar="N", help=at_once)
@@ -91,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "reference":
             from bedkd.report.reference import keep_reference  # pandas: not before it is needed
 
-            print(f"Kept in {keep_reference(profile, settings)}")
+            print(keep_reference(profile, settings, options.records))
             return 0
         if options.command == "check":
             from bedkd.batch.check import check_profile  # torch: not before it is needed

@@ -13,7 +13,6 @@ from pathlib import Path
 from bedkd.batch.estimate import (
     expect_seconds,
     kept_model,
-    list_results,
     measured,
     read_records,
     weights_bytes,
@@ -22,7 +21,7 @@ from bedkd.batch.inputs import list_runs, list_sources, look_for
 from bedkd.core.devices import device_name, pick_compute
 from bedkd.core.errors import BedkdError
 from bedkd.runs.folders import Run
-from bedkd.runs.plan import Job, plan_jobs
+from bedkd.runs.plan import Job, list_results, plan_jobs
 from bedkd.runs.profiles import PROJECT, Profile, outputs_folder
 from bedkd.runs.sweeps import is_settled
 

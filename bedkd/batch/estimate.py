@@ -3,7 +3,6 @@
 import json
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -12,10 +11,9 @@ from safetensors import SafetensorError, safe_open
 from bedkd.core import hub
 from bedkd.core.errors import BedkdError
 from bedkd.runs.folders import Run
-from bedkd.runs.plan import Job
 from bedkd.runs.profiles import PROJECT, outputs_folder
 from bedkd.runs.records import read_record
-from bedkd.runs.stages import STAGES, needed_stages
+from bedkd.runs.stages import STAGES
 
 # what a stage's time hangs on, of its own sections of the configuration, and of all others
 COSTLY = (
@@ -30,19 +28,6 @@ KEEP_A_MODEL = ("victim", "dmm", "akd", "finetune", "w2s", "finetune_dmm", "kd",
 WEIGHTS_FILE = "model/model.safetensors"
 ASSUMED_BYTES = 440_000_000  # BERT-base in float32, where nothing tells
 ASSUMED_TINY_BYTES = 3_000_000
-
-
-def list_results(jobs: Iterable[Job]) -> list[tuple[Run, str]]:
-    """Each stage result that the jobs need, once: cells share some, and so do studies."""
-    found: dict[Path, tuple[Run, str]] = {}
-    todo = [result for job in jobs for result in job.results]
-    while todo:
-        run, stage = todo.pop()
-        if (folder := run.folder(stage)) not in found:
-            found[folder] = (run, stage)
-            needs = needed_stages(run.config, stage)
-            todo += [(replace(run, config=config), needed) for config, needed in needs]
-    return list(found.values())
 
 
 def read_records() -> list[dict]:

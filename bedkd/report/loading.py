@@ -2,8 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -27,12 +27,9 @@ class Batch:
 
     profile: Profile
     overrides: dict
+    runs: list[Run]
     jobs: list[Job]
     makers: dict[Path, Job]  # result folder -> the first job that makes it
-
-    @cached_property
-    def runs(self) -> list[Run]:
-        return self.profile.runs(self.overrides)
 
     @cached_property
     def sweeps(self) -> dict[str, list[tuple[object, Run]]]:
@@ -66,12 +63,18 @@ class Batch:
         return next(filter(None, failures), None)
 
 
-def open_batch(profile: str, overrides: dict | None = None) -> Batch:
-    """The jobs of a profile, done or not. Raises BedkdError: as `plan_jobs`."""
+def open_batch(
+    profile: str, overrides: dict | None = None, place: Callable[[Run], Run] = lambda run: run
+) -> Batch:
+    """The jobs of a profile, done or not. `place`: of each run, where its results lie, if not in
+    this machine's outputs. Raises BedkdError: as `plan_jobs`."""
     loaded, overrides = load_profile(profile), overrides or {}
-    jobs = plan_jobs(loaded, overrides)
+    jobs = [
+        replace(job, results=tuple((place(run), stage) for run, stage in job.results))
+        for job in plan_jobs(loaded, overrides)
+    ]
     makers = {run.folder(stage): job for job in reversed(jobs) for run, stage in job.results}
-    return Batch(loaded, overrides, jobs, makers)
+    return Batch(loaded, overrides, list(map(place, loaded.runs(overrides))), jobs, makers)
 
 
 def name_cell(run: Run) -> dict:

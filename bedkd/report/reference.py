@@ -1,14 +1,23 @@
-"""Keep what was measured on real data: `bedkd reference PROFILE` fills outputs/reference/."""
+"""Keep what was measured: `bedkd reference PROFILE` fills outputs/reference/."""
 
 import itertools
 import json
+import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from bedkd.core.errors import BedkdError
 from bedkd.core.files import write_text
-from bedkd.report.loading import Batch, open_batch
+from bedkd.report.campaign import check_campaign, find_machine, lay_out, place_run, read_campaign
+from bedkd.report.figures import save_figure
+from bedkd.report.loading import Batch, load_records, open_batch
+from bedkd.report.overview import compare_cells, draw_overview
+from bedkd.report.sensitivity import load_points, save_ranking
+from bedkd.report.tables import costs, describe_source, make_tables, save_costs
+from bedkd.runs.folders import Run
 from bedkd.runs.plan import with_hard_loss
 from bedkd.runs.profiles import PROJECT, Profile
 from bedkd.runs.records import collect
@@ -16,51 +25,140 @@ from bedkd.runs.sweeps import is_settled
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MAX_BYTES = 1_000_000  # a code host shows no larger notebook
+MISSING = "missing.md"
 
 
-def keep_reference(profile: Profile, overrides: dict) -> Path:
-    """Copy records, tables, figures and executed notebooks of a finished profile.
+def keep_reference(profile: Profile, overrides: dict, source: Path | None = None) -> str:
+    """Put records, tables, figures and executed notebooks of what is finished of a profile in place
+    of those that were kept of it. Returns what was done, in a sentence.
 
-    Raises BedkdError: the profile is not finished, or a notebook is too large to show.
+    `source`: records made elsewhere, instead of the results here (see `campaign.read_campaign`);
+    with them come tables and the overview alone, since the rest needs more than records.
+
+    Raises BedkdError: nothing is finished, a record is refused (see `campaign`), or a notebook is
+    too large to show.
     """
     target = PROJECT / "outputs" / "reference"
-    batch = open_batch(profile.path, overrides)
-    check_finished(batch)
-    records = [record | {"profile": profile.name} for record in list_records(batch)]
+    if source is None:
+        return keep(open_batch(profile.path, overrides), target)
+    records = read_campaign(source)
+    compute, libraries = find_machine(records)
+    with tempfile.TemporaryDirectory() as root:
+        place = partial(place_run, root=Path(root), libraries=libraries)
+        batch = open_batch(profile.path, overrides | compute, place)
+        lay_out(records, batch)
+        return keep(batch, target, has_files=False)
+
+
+def keep(batch: Batch, target: Path, has_files: bool = True) -> str:
+    check_campaign(batch)
+    name, shown = batch.profile.name, list(list_shown(batch))
+    records = [
+        record | labels | {"profile": name, "victim_key": run.key("victim")}
+        for run, stage, labels in shown
+        if (record := run.record(stage))
+    ]
+    if not records:
+        raise BedkdError(f"nothing of {name} is finished; run `bedkd reproduce {name}` first")
+    missing = list_missing(batch, shown)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".") as scratch:
+        new = Path(scratch)
+        save_tables(batch, new / "tables")
+        if missing:
+            write_text(new / "tables" / MISSING, describe_missing(batch, missing, len(shown)))
+        if has_files:
+            keep_pictures(batch, new)
+        elif len(cells := compare_cells(load_records(batch))):
+            save_figure(draw_overview(cells), new / "figures/overview")
+        put_in_place(new, target, name)
     collect(records, target / "records.jsonl")
+    kept = f"Kept in {target}: {len(records)} records of commit {records[0]['commit'][:9]}"
+    n, page = sum(map(len, missing.values())), f"tables/{name}/{MISSING}"
+    return f"{kept}; {n} missing, {page} has the commands that make them" if n else kept
+
+
+def put_in_place(new: Path, target: Path, profile: str) -> None:
+    """The folders in `new`, each instead of what was kept of the profile; notebooks that are no
+    job's were kept by hand, and stay."""
     for kind in ("tables", "figures"):
-        shutil.copytree(batch.folder / kind, target / kind / profile.name, dirs_exist_ok=True)
-    for job in batch.jobs:
-        name = f"{job.notebook}-{job.label.rsplit('-', 1)[0]}.ipynb"  # without the key
-        kept = target / "notebooks" / profile.name / name
-        keep_notebook(batch.job_file(job, "ipynb"), kept)
-    return target
+        shutil.rmtree(target / kind / profile, ignore_errors=True)
+    for path in (target / "notebooks" / profile).glob("0*.ipynb"):
+        path.unlink()
+    for folder in new.iterdir():
+        shutil.copytree(folder, target / folder.name / profile, dirs_exist_ok=True)
 
 
-def check_finished(batch: Batch) -> None:
-    """Raises BedkdError if a result is not there: what is kept must be whole."""
-    for run, stage in (result for job in batch.jobs for result in job.results):
-        if not is_settled(run, stage):
-            raise BedkdError(
-                f"{stage} of {run.folder(stage).name} is not done; run "
-                f"`bedkd reproduce {batch.profile.name}` first"
-            )
-
-
-def list_records(batch: Batch) -> Iterator[dict]:
-    """What the tables show: of each cell, and, with `study` and `value`, of each variation."""
+def list_shown(batch: Batch) -> Iterator[tuple[Run, str, dict]]:
+    """The results that the tables show: of each cell, and, with `study` and `value`, of each
+    variation."""
     for run in batch.runs:
         for source, stage in batch.profile.results(run, batch.overrides):
-            yield source.record(stage)
+            yield source, stage, {}
         studies = batch.profile.list_studies(run, batch.overrides)
         if "ablations" in studies:
-            yield with_hard_loss(run).record("mepd") | {"study": "loss", "value": "hard"}
+            yield with_hard_loss(run), "mepd", {"study": "loss", "value": "hard"}
         if "tsne" in studies:
-            yield run.record("tsne") | {"study": "tsne"}
+            yield run, "tsne", {"study": "tsne"}
     for study, points in batch.sweeps.items():
         for (value, point), stage in itertools.product(points, ("victim", "akd")):
-            if record := point.record(stage):  # none where AKD diverged
-                yield record | {"study": study, "value": value}
+            yield point, stage, {"study": study, "value": value}
+
+
+def save_tables(batch: Batch, folder: Path) -> None:
+    """As `10_tables` does."""
+    for name, table in make_tables(batch).items():
+        table.save(folder / name)
+    records = load_records(batch)
+    save_costs(costs(records), folder / "costs", describe_source(records))
+    if batch.profile.sweep_plus:
+        save_ranking(load_points(batch.profile, batch.runs, batch.overrides), folder)
+
+
+def keep_pictures(batch: Batch, target: Path) -> None:
+    """Figures, and the executed notebooks of the jobs whose results are all there."""
+    if (figures := batch.folder / "figures").is_dir():
+        shutil.copytree(figures, target / "figures")
+    for job in batch.jobs:
+        executed = batch.job_file(job, "ipynb")
+        if executed.exists() and all(is_settled(run, stage) for run, stage in job.results):
+            kept = f"{job.notebook}-{job.label.rsplit('-', 1)[0]}.ipynb"  # without the key
+            keep_notebook(executed, target / "notebooks" / kept)
+
+
+def list_missing(batch: Batch, shown: list[tuple[Run, str, dict]]) -> dict[tuple, list[str]]:
+    """Cell (dataset, attack, seed) to the names of its results that are not there, and why if a
+    job failed. AKD that diverged is a result."""
+    missing: dict[tuple, list[str]] = {}
+    for run, stage, labels in shown:
+        if not is_settled(run, stage):
+            c = run.config
+            name = {"victim": "victim", "akd": c.method}.get(stage, stage)
+            name += f" ({labels['study']} {labels.get('value', '')})" if labels else ""
+            name += " failed" if batch.state(run, stage) == "failed" else ""
+            cell = (c.data.name, c.attack.name, c.seed)
+            missing.setdefault(cell, []).append(name)
+    return missing
+
+
+def describe_missing(batch: Batch, missing: dict[tuple, list[str]], n_all: int) -> str:
+    """A page with a command for each cell."""
+    n = sum(map(len, missing.values()))
+    rows = [
+        f"| {dataset} {attack} seed {seed} | {', '.join(dict.fromkeys(names))} "
+        f"| `{make_command(batch, dataset, attack, seed)}` |"
+        for (dataset, attack, seed), names in missing.items()
+    ]
+    head = f"{n} of {n_all} results of `{batch.profile.name}` are missing."
+    return "\n".join([head, "", "| cell | missing | made by |", "|---|---|---|", *rows]) + "\n"
+
+
+def make_command(batch: Batch, dataset: str, attack: str, seed: int) -> str:
+    """What makes all of a cell that is not there."""
+    chosen = batch.overrides | {"dataset": dataset, "attack": attack, "seed": seed}
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in chosen.items()}
+    settings = " ".join(f"--set {shlex.quote(f'{name}={text}')}" for name, text in texts.items())
+    return f"bedkd reproduce {Path(batch.profile.path).name} {settings}"
 
 
 def keep_notebook(executed: Path, target: Path) -> None:

@@ -11,20 +11,22 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bedkd.core.config import RunConfig
-from bedkd.runs.keys import stage_key
+from bedkd.runs.keys import Libraries, stage_key
 from bedkd.runs.records import read_record
 from bedkd.runs.stages import STAGES
 
 
 @dataclass(frozen=True)
 class Run:
-    """One cell of the grid and the folder that all its results lie under."""
+    """One cell of the grid and the folder that all its results lie under. `libraries`: those of
+    the machine that made them, if that is another one, of which there are the records alone."""
 
     config: RunConfig
     root: Path
+    libraries: Libraries = ()
 
     def key(self, stage: str) -> str:
-        return stage_key(self.config, stage)
+        return stage_key(self.config, stage, self.libraries)
 
     def folder(self, stage: str) -> Path:
         c = self.config
@@ -37,7 +39,8 @@ class Run:
         """The record of a finished and complete stage, else None."""
         folder = self.folder(stage)
         record = read_record(folder)
-        return record if record and is_complete(folder, record) else None
+        is_here = record and (self.libraries or is_complete(folder, record))
+        return record if is_here else None
 
 
 @contextlib.contextmanager

@@ -32,25 +32,27 @@ ENGINE = {
 }
 # How often a history is read steers nothing: it is no part of a result.
 READINGS = ("evaluate_every",)
+Libraries = tuple[tuple[str, str], ...]  # names of LIBRARIES and their versions
 
 
-def stage_key(config: RunConfig, stage: str) -> str:
-    """12 hex digits over everything that the stage's result depends on.
+def stage_key(config: RunConfig, stage: str, libraries: Libraries = ()) -> str:
+    """12 hex digits over everything that the stage's result depends on. `libraries`: another
+    machine's, in place of those here.
 
     Raises BedkdError: data, weights or paraphrases cannot be found, or a name is unknown.
     """
-    return _stage_key(config, stage, SourceKeeper.n_loaded)
+    return _stage_key(config, stage, libraries, SourceKeeper.n_loaded)
 
 
 @cache
-def _stage_key(config: RunConfig, stage: str, n_loaded: int) -> str:
+def _stage_key(config: RunConfig, stage: str, libraries: Libraries, n_loaded: int) -> str:
     parts = {
         "stage": stage,
         "config": stage_values(config, stage),
         "code": digest_code((*stage_modules(stage), "bedkd.core.devices")),
-        "libraries": library_versions(),
+        "libraries": dict(libraries) or library_versions(),
         "revisions": revisions(config, stage),
-        "needs": [stage_key(*needed) for needed in needed_stages(config, stage)],
+        "needs": [stage_key(*needed, libraries) for needed in needed_stages(config, stage)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -1,11 +1,13 @@
 """From a profile to notebook jobs: what runs, after what, and which results it leaves."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bedkd.runs.folders import Run
 from bedkd.runs.profiles import Profile
-from bedkd.runs.stages import ABLATIONS, CHAIN, STAGES
+from bedkd.runs.stages import ABLATIONS, CHAIN, STAGES, needed_stages
 from bedkd.runs.sweeps import Sweep, vary
 
 SUMMARIES = ("10_tables", "11_figures")
@@ -51,6 +53,19 @@ def rank_jobs(jobs: list[Job]) -> dict[str, int]:
         if rank := ranks[job.name]:
             ranks |= {need: max(ranks[need], rank + 1) for need in job.needs}
     return ranks
+
+
+def list_results(jobs: Iterable[Job]) -> list[tuple[Run, str]]:
+    """Each stage result that the jobs need, once: cells share some, and so do studies."""
+    found: dict[Path, tuple[Run, str]] = {}
+    todo = [result for job in jobs for result in job.results]
+    while todo:
+        run, stage = todo.pop()
+        if (folder := run.folder(stage)) not in found:
+            found[folder] = (run, stage)
+            needs = needed_stages(run.config, stage)
+            todo += [(replace(run, config=config), needed) for config, needed in needs]
+    return list(found.values())
 
 
 def plan_summaries(profile: Profile, overrides: dict) -> list[Job]:

@@ -45,10 +45,12 @@ def to_frame(records: list[dict]) -> pd.DataFrame:
 
 
 def collect(records: list[dict], path: Path) -> None:
-    """Merge records into a JSON Lines file: one a line, sorted, the newer one of a cell kept."""
+    """Put records into a JSON Lines file, one a line, sorted, in place of all that it has of their
+    profiles: those of one campaign."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    merged = {_cell(record): record for record in map(json.loads, lines)}
-    merged |= {_cell(record): record for record in records}
+    profiles = {record["profile"] for record in records}
+    kept = [record for record in map(json.loads, lines) if record.get("profile") not in profiles]
+    merged = {_cell(record): record for record in [*kept, *records]}
     rows = [json.dumps(merged[cell], sort_keys=True, ensure_ascii=False) for cell in sorted(merged)]
     write_text(path, "\n".join(rows) + "\n")
 

@@ -100,6 +100,15 @@ def test_damaged_file_undoes_the_record(finished, damage):
     assert finished.record("dmm") is None
 
 
+def test_of_another_machines_results_the_record_is_enough(finished):
+    """Under its own key, which its libraries are in."""
+    other = replace(finished, libraries=(("torch", "9.9"),))
+    assert other.key("dmm") != finished.key("dmm") and other.record("dmm") is None
+    finished.folder("dmm").rename(other.folder("dmm"))
+    (other.folder("dmm") / "model" / "weights").unlink()
+    assert other.record("dmm")["asr"] == 1.0
+
+
 def test_record_that_cannot_be_read_undoes_the_stage(finished):
     (finished.folder("dmm") / "record.json").write_text('{"asr": 1')
     assert finished.record("dmm") is None

@@ -113,30 +113,21 @@ def test_frame_has_one_row_a_record_and_no_nested_column():
     assert to_frame([]).empty
 
 
-def test_collect_merges_sorts_and_keeps_the_newer(tmp_path):
+def test_collect_sorts_and_replaces_what_there_was_of_a_profile(tmp_path):
     path = tmp_path / "reference" / "records.jsonl"
     first = [ROW | {"seed": seed, "asr": seed * 1.0} for seed in (2, 0, 1)]
-    collect(first, path)
-    assert [row["seed"] for row in read_lines(path)] == [0, 1, 2]
+    collect([*first, ROW | {"profile": "other", "seed": 5}], path)
+    assert [row["seed"] for row in read_lines(path)] == [5, 0, 1, 2]
     newer = [ROW | {"seed": 1, "asr": 9.0}, ROW | {"seed": 0, "dataset": "agnews", "asr": 3.0}]
     collect(newer, path)
-    rows = read_lines(path)
-    assert [(row["dataset"], row["seed"]) for row in rows] == [
-        ("agnews", 0),
-        ("sst2", 0),
-        ("sst2", 1),
-        ("sst2", 2),
-    ]
-    assert [row["asr"] for row in rows] == [3.0, 0.0, 9.0, 2.0]
+    found = [(row["profile"], row["dataset"], row["seed"]) for row in read_lines(path)]
+    assert found == [("other", "sst2", 5), ("p", "agnews", 0), ("p", "sst2", 1)]
 
 
-@pytest.mark.parametrize(
-    "name", ["profile", "dataset", "model", "attack", "defence", "seed", "label"]
-)
+@pytest.mark.parametrize("name", ["dataset", "model", "attack", "defence", "seed", "study"])
 def test_collect_keeps_cells_apart(tmp_path, name):
     path = tmp_path / "records.jsonl"
-    collect([ROW | {"seed": 0}], path)
-    collect([ROW | {"seed": 0} | {name: "other"}], path)
+    collect([ROW | {"seed": 0}, ROW | {"seed": 0} | {name: "other"}], path)
     assert len(read_lines(path)) == 2
 
 
