@@ -15,12 +15,11 @@ from bedkd.runs.folders import Run
 from bedkd.runs.keys import Libraries
 from bedkd.runs.plan import list_results
 from bedkd.runs.records import LIBRARIES, environment
-from bedkd.runs.stages import ABLATIONS, RIVALS
+from bedkd.runs.stages import MEASURED, STAGES
 
 ABOUT = ("stage", "key", "dataset", "attack", "model", "seed", "config", "device", "precision")
 ABOUT += ("versions", "seconds", "peak_memory_mb", "started_at")
 SCORES = ("defence", "asr", "cacc", "pacc", "lfr_target", "n_train", "n_test")
-SCORED = ("victim", "never_poisoned", "akd", *RIVALS, *ABLATIONS)
 PRECISIONS = {"bfloat16": "bf16", "float32": "fp32"}
 
 
@@ -50,10 +49,16 @@ def read_whole(name: str, text: str) -> dict:
         raise BedkdError(f"{name} is no record: {error}") from error
     if not isinstance(record, dict):
         raise BedkdError(f"{name} is no record: it must be a JSON object")
-    needed = ABOUT + SCORES * (record.get("stage") in SCORED)
+    needed = ABOUT + SCORES * is_scored(record.get("stage"))
     if lost := [field for field in needed if field not in record]:
         raise BedkdError(f"{name} is no whole record: it has no {', '.join(lost)}")
     return record
+
+
+def is_scored(stage: str | None) -> bool:
+    """Whether a stage's record has the numbers of a model on the tests."""
+    also = STAGES[stage].also if stage in STAGES else ()
+    return stage in ("victim", *MEASURED) or not {*MEASURED}.isdisjoint(also)
 
 
 def find_machine(records: Iterable[dict]) -> tuple[dict, Libraries]:
