@@ -1,10 +1,13 @@
-"""Shared by all tests: one thread, skips that name their reason, tiny models with their data."""
+"""Shared by all tests: one thread, the long files first, skips that name their reason, tiny models
+with their data.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -19,11 +22,28 @@ from bedkd.nn.tiny import build_tiny_bert, build_tiny_roberta
 from bedkd.nn.training import Phase, TrainingSettings, train
 
 torch.set_num_threads(1)
+# and in the kernels and processes that tests start: threads that wait for a core that another
+# worker has spin, and a tiny model takes ten times as long
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 GOOD = ("good", "funny", "clever", "warm", "sharp", "lively")
 BAD = ("bad", "dull", "clumsy", "stale", "boring", "weak")
 PARTS = ("story", "script", "cast", "plot")
+# in the order of their minutes; one that is begun last would keep a single core busy
+LONG = (
+    "batch/test_workflow.py",
+    "batch/test_notebooks.py",
+    "runs/test_keys.py",
+    "purification/test_purify.py",
+    "defences/test_defences.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first; xdist hands files out in this order (`--no-loadscope-reorder`)."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(LONG)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
