@@ -13,7 +13,7 @@ from bedkd.runs.folders import Run
 from bedkd.runs.plan import ablation_results, label_results, plan_jobs, with_hard_loss
 from bedkd.runs.profiles import load_profile, open_run
 from bedkd.runs.records import stable_part
-from bedkd.runs.stages import ABLATIONS, CHAIN, RIVALS
+from bedkd.runs.stages import ABLATIONS, CHAIN, RIVALS, language
 from bedkd.runs.sweeps import vary
 
 SMALL = {
@@ -48,8 +48,16 @@ SMALL = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_texts():
+    """Of the language model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(language, "N_ROWS", 200)
+        yield
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, few_texts):
     run = open_run("quick", "toy-offence", "addsent", 1, SMALL)
     run = Run(run.config, tmp_path_factory.mktemp("outputs"))
     ensure(run, "akd")
@@ -71,12 +79,11 @@ def test_record(run, stage):
     np.testing.assert_allclose(probabilities["clean"].sum(axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("stage", (*RIVALS, *ABLATIONS))
-def test_the_same_seed_and_a_false_truth_give_the_same_record(run, stage, tmp_path_factory):
-    """Whatever the truth's files claim about D*, a defence is the same: it never opens them. Nor do
-    the labels of the test rows choose anything of it, an epoch, say: they move its CACC alone."""
-    folder = tmp_path_factory.mktemp("false")
-    other = Run(run.config, folder)
+@pytest.fixture(scope="module")
+def misled(run, tmp_path_factory):
+    """The same up to the MEPD once more; then the truth's files claim the opposite about D*, and
+    other labels of the test rows."""
+    other = Run(run.config, tmp_path_factory.mktemp("false"))
     ensure(other, "mepd")
     path = other.folder("data") / "truth/train.parquet"
     truth = pd.read_parquet(path)
@@ -85,9 +92,16 @@ def test_the_same_seed_and_a_false_truth_give_the_same_record(run, stage, tmp_pa
     path = path.with_name("clean.parquet")
     tests = pd.read_parquet(path)
     tests.assign(label=1 - tests.label).to_parquet(path)
-    first, again = stable_part(ensure(run, stage)), stable_part(ensure(other, stage))
+    return other
+
+
+@pytest.mark.parametrize("stage", (*RIVALS, *ABLATIONS))
+def test_the_same_seed_and_a_false_truth_give_the_same_record(run, stage, misled):
+    """Whatever the truth's files claim about D*, a defence is the same: it never opens them. Nor do
+    the labels of the test rows choose anything of it, an epoch, say: they move its CACC alone."""
+    first, again = stable_part(ensure(run, stage)), stable_part(ensure(misled, stage))
     assert first.pop("cacc") == pytest.approx(100 - again.pop("cacc")) and first == again
-    answers = [np.load(r.folder(stage) / "test_probabilities.npz")["clean"] for r in (run, other)]
+    answers = [np.load(r.folder(stage) / "test_probabilities.npz")["clean"] for r in (run, misled)]
     assert np.array_equal(*answers)
 
 

@@ -416,17 +416,17 @@ import sys
 from pathlib import Path
 from bedkd.core.config import RunConfig
 from bedkd.runs import keys
-import bedkd.method.dmm
+import bedkd.data.splits
 
-before = keys.stage_key(RunConfig(), "dmm")
-file = Path(bedkd.method.dmm.__file__)
+before = keys.stage_key(RunConfig(), "data")
+file = Path(bedkd.data.splits.__file__)
 file.write_text(file.read_text() + "\\nEDITED = True\\n")
 keys._stage_key.cache_clear()
 keys._digest_code.cache_clear()
-print(before, keys.stage_key(RunConfig(), "dmm"), end=" ")
+print(before, keys.stage_key(RunConfig(), "data"), end=" ")
 import importlib
-importlib.reload(bedkd.method.dmm)
-print(keys.stage_key(RunConfig(), "dmm"))
+importlib.reload(bedkd.data.splits)
+print(keys.stage_key(RunConfig(), "data"))
 """
 
 
@@ -451,7 +451,7 @@ def test_key_is_of_the_code_that_is_loaded_not_of_the_file(package):
     assert edited == before
     assert reloaded != before
     ask = "from bedkd.core.config import RunConfig; from bedkd.runs.keys import stage_key; "
-    assert run_python(ask + "print(stage_key(RunConfig(), 'dmm'))", package) == [reloaded]
+    assert run_python(ask + "print(stage_key(RunConfig(), 'data'))", package) == [reloaded]
 
 
 EDIT_WHILE_MADE = """
