@@ -37,7 +37,7 @@ reproduce: venv
 	@$(BIN)/bedkd reproduce $(PROFILE) --cores $(CORES)
 
 test: venv
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(ALSO)
 
 test-slow: venv
 	$(BIN)/python -m pytest -q -m slow -n 0 # in one process, for both need the same undisturbed batch
