@@ -21,6 +21,7 @@ from bedkd.batch.inputs import list_runs, list_sources, look_for
 from bedkd.core.devices import device_name, pick_compute
 from bedkd.core.errors import BedkdError
 from bedkd.runs.folders import Run
+from bedkd.runs.launch import check_devices
 from bedkd.runs.plan import Job, list_results, plan_jobs
 from bedkd.runs.profiles import PROJECT, Profile, outputs_folder
 from bedkd.runs.sweeps import is_settled
@@ -94,6 +95,7 @@ def canonical(name: str) -> str:
 def check_device(run: Run, cores: int) -> list[Line]:
     try:
         compute = pick_compute(run.config.device, run.config.precision)
+        check_devices(compute.device.type, run.config.devices)
     except BedkdError as error:
         return [Line("device", f"{run.config.device} cannot be used", str(error))]
     precision = str(compute.dtype).removeprefix("torch.")

@@ -96,13 +96,13 @@ def snakemake_options(place: Place, folder: Path) -> list[str]:
     return options
 
 
-def plan_gpus(place: Place) -> dict:
+def plan_gpus(place: Place, per_job: int = 1) -> dict:
     """What a plan says of GPUs. On a cluster the scheduler assigns them, here a job's slot does.
 
-    Raises BedkdError: more GPUs than this process may see.
+    Raises BedkdError: more GPUs than this process may see, or fewer than a job needs.
     """
-    slots = [] if place.cluster else list_slots(place.gpus, place.jobs_per_gpu)
-    return {"resources": {"gpu": 1} if place.gpus else {}, "slots": slots}
+    slots = [] if place.cluster else list_slots(place.gpus, place.jobs_per_gpu, per_job)
+    return {"resources": {"gpu": per_job} if place.gpus else {}, "slots": slots}
 
 
 def find_snakefile(place: Place, folder: Path) -> Path:

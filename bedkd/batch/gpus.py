@@ -1,8 +1,8 @@
 """One GPU for each job: Snakemake counts them, but does not say which job has which.
 
 A plan's `slots` names a device for each job that may run at once: `["0", "1", "0", "1"]` is two
-GPUs with two jobs on each. A job holds the lock of its slot as long as its process lives, so a
-killed one leaves nothing to clean up.
+GPUs with two jobs on each, `["0,1"]` two GPUs for a job that spreads a model over both. A job holds
+the lock of its slot as long as its process lives, so a killed one leaves nothing to clean up.
 """
 
 import contextlib
@@ -19,16 +19,19 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 POLL = 0.2  # seconds between two looks for a free slot
 
 
-def list_slots(gpus: int, jobs_per_gpu: int) -> list[str]:
-    """The device of each slot, all GPUs once before one is used twice.
+def list_slots(gpus: int, jobs_per_gpu: int, per_job: int = 1) -> list[str]:
+    """The device of each slot, or its `per_job` devices, all GPUs once before one is used twice.
 
     Raises BedkdError: there are fewer than `gpus`; a job on one that is not there would take the
-    CPU.
+    CPU. Or a job needs more.
     """
+    if gpus and gpus < per_job:
+        raise BedkdError(f"--gpus is {gpus}, but devices is {per_job}: so many GPUs has each job")
     devices = list_devices()[:gpus] if gpus else []
     if len(devices) < gpus:
         raise BedkdError(f"--gpus is {gpus}, but torch sees {len(devices)} here")
-    return devices * jobs_per_gpu
+    starts = range(0, gpus - per_job + 1, per_job)
+    return [",".join(devices[start : start + per_job]) for start in starts] * jobs_per_gpu
 
 
 def list_devices() -> list[str]:

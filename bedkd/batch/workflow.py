@@ -100,7 +100,8 @@ def reproduce(profile: Profile, overrides: dict, place: Place, is_dry_run: bool 
     """
     check_files(profile, overrides)
     overrides = settle_compute(profile, overrides, place)
-    jobs, gpus = plan_jobs(profile, overrides), plan_gpus(place)
+    jobs = plan_jobs(profile, overrides)
+    gpus = plan_gpus(place, max(run.config.devices for job in jobs for run, _ in job.results))
     folder = outputs_folder() / profile.name
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder) as lock, name_folders():

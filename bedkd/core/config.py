@@ -105,6 +105,15 @@ class DMMConfig(DistillConfig):
 
 
 @settings
+class ScanConfig:
+    """How D* is scored: by the DMM's own job in one pass, or in `shards`, which are read from disk
+    a part at a time, each by a job of its own."""
+
+    shards: Count = 1  #: parts of D*, each scored by a job of its own; 1: by the DMM's
+    shard: Whole = 0  #: which of them; each job has its own
+
+
+@settings
 class MEPDConfig:
     """Eq. 4 and lines 10-18 of Algorithm 1. Beyond the paper: `gamma: auto` (see `p_values`), and
     the selection `lean` (see `find_lean`)."""
@@ -151,6 +160,7 @@ class RunConfig:
     generator: GeneratorConfig = GeneratorConfig()
     victim: VictimConfig = VictimConfig()
     dmm: DMMConfig = DMMConfig()
+    scan: ScanConfig = ScanConfig()
     mepd: MEPDConfig = MEPDConfig()
     akd: AKDConfig = AKDConfig()
     tsne: TsneConfig = TsneConfig()
@@ -164,8 +174,17 @@ class RunConfig:
     seed: Whole = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bfloat16 where the device has it
+    devices: Count = 1  # processes that train victim, DMM and CM together, each on a device
+    parallel: Literal["data", "fsdp"] = "data"  # of them each has the whole model, or a part of it
 
     def __post_init__(self):
+        if self.parallel == "fsdp" and self.devices == 1:
+            raise BedkdError("parallel: fsdp parts a model among devices; set devices to 2 or more")
+        if self.scan.shard >= self.scan.shards:
+            raise BedkdError(
+                f"scan.shard is {self.scan.shard}, but scan.shards is {self.scan.shards}; they are "
+                "counted from 0"
+            )
         if self.dmm.n_folds > self.dmm.n_clean_per_class:
             raise BedkdError(
                 f"dmm.n_folds is {self.dmm.n_folds}, but dmm.n_clean_per_class is "
@@ -213,6 +232,12 @@ class RunConfig:
         names = [field.name for field in dataclasses.fields(rivals.LanguageConfig)]
         values = {name: getattr(self.generator, name) for name in names}
         return dataclasses.replace(self, language=rivals.LanguageConfig(**values))
+
+    def shards(self) -> list[Self]:
+        """The same for each shard of D*; none where D* is scored in one pass."""
+        numbers = range(self.scan.shards if self.scan.shards > 1 else 0)
+        scans = (dataclasses.replace(self.scan, shard=number) for number in numbers)
+        return [dataclasses.replace(self, scan=scan) for scan in scans]
 
     def flat(self) -> dict[str, Any]:
         """Every parameter, `section.name` to value."""

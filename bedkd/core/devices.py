@@ -6,6 +6,7 @@ import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,10 +18,21 @@ SHAPE = 16  # tokens
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how precisely to compute."""
+    """Where and how precisely to compute, and with whom."""
 
     device: torch.device
     dtype: torch.dtype  # of autocast; float32: no autocast
+    group: Any = None  # nn.parallel.Group: the processes that share each batch; None: this alone
+
+    @property
+    def home(self) -> torch.device:
+        """Where a model is between passes: one that no device holds is whole on the CPU alone."""
+        return torch.device("cpu") if self.group and self.group.is_sharded else self.device
+
+    @property
+    def rank(self) -> int:
+        """This process's number among those that share each batch."""
+        return self.group.rank if self.group else 0
 
     @property
     def attention(self) -> str:
@@ -35,7 +47,7 @@ class Compute:
     @property
     def is_graphed(self) -> bool:
         """Whether training steps are recorded and replayed."""
-        return self.device.type == "cuda"
+        return self.device.type == "cuda" and self.group is None
 
     def padded(self, length: int) -> int:
         """Tokens to which a training batch of that length is padded: few different ones where each

@@ -1,7 +1,7 @@
 """Directional Mapping Module (section 3.3, lines 1-8 of Algorithm 1)."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +13,11 @@ from bedkd.method.distillation import distill, distillation_phase
 from bedkd.method.losses import distillation_loss
 from bedkd.nn.batching import Encoded
 from bedkd.nn.classifier import Classifier
+from bedkd.nn.parallel import copy_weights
 from bedkd.nn.training import TrainingSettings, WatchFunction
+
+# the DMM's fold, which of the epochs that are kept, and the DMM
+KeepFunction = Callable[[int, int, Classifier], None]
 
 
 def flip_labels(labels: np.ndarray, n_classes: int, flip: str, seed: int) -> np.ndarray:
@@ -66,13 +70,14 @@ def distill_folds(
     *,
     seed: int,
     watch: WatchFunction | None = None,
+    keep: KeepFunction | None = None,
 ) -> tuple[Classifier, list[dict], dict[str, np.ndarray], float]:
     """A DMM for each of `config.n_folds`, and what they make of `rows` on the way.
 
     Returns the first DMM and its history (`watch` is the first's too); `train` [F, R, N, C], class
     probabilities of the rows under F DMMs at R epochs, and, with several folds, `fold` [M] and
     `clean` [R, M, C], those of D_c^few under the DMM of each row's fold; and the seconds for all
-    these probabilities.
+    these probabilities. `keep`, if given, is told of each DMM at each of the epochs.
 
     Raises BlindnessError: `clean_few` carries more than text and label.
     """
@@ -82,7 +87,8 @@ def distill_folds(
     for number in range(n):
         is_held = fold == number if n > 1 else np.zeros(len(clean_few), dtype=bool)
         read = [rows, victim.encode(clean_few.text[is_held])]
-        reader = PathReader(victim, read, epochs, None if number else watch)
+        own_keep = keep and partial(keep, number)
+        reader = PathReader(victim, read, epochs, None if number else watch, own_keep)
         own = clean_few[~is_held]
         models.append(distill_dmm(victim, own, config, seed=seed + number, watch=reader))
         readers.append(reader)
@@ -107,7 +113,8 @@ class PathReader:
 
     By its end a DMM may have moved too far, or to one class; which epochs are good differs from
     victim to victim, so several are kept: `kept[i]` has class probabilities [N, C] of `rows[i]` for
-    each of `epochs`. `seconds`: what that took.
+    each of `epochs`. `seconds`: what that took. `keep` is called with the number of the epoch among
+    them and the DMM.
     """
 
     def __init__(
@@ -116,8 +123,10 @@ class PathReader:
         rows: Sequence[Encoded],
         epochs: set[int],
         watch: WatchFunction | None,
+        keep: Callable[[int, Classifier], None] | None = None,
     ):
         self.victim, self.rows, self.epochs, self.watch = victim, rows, epochs, watch
+        self.keep = keep
         self.kept: list[list[np.ndarray]] = [[] for _ in rows]
         self.seconds = 0.0
 
@@ -127,5 +136,9 @@ class PathReader:
             student = replace(self.victim, model=model)
             for kept, rows in zip(self.kept, self.rows, strict=True):
                 kept.append(student.predict_encoded(rows))
+            if self.keep:
+                whole = self.victim.copy()
+                copy_weights(model, whole.model)
+                self.keep(len(self.kept[0]) - 1, whole)
             self.seconds += time.perf_counter() - started
         return self.watch(row, model) if self.watch else {}

@@ -72,7 +72,7 @@ def new_classifier(
         model.config.pad_token_id = tokenizer.pad_token_id
     limit = getattr(model.config, "max_position_embeddings", None) or config.max_length
     max_length = min(config.max_length, limit, tokenizer.model_max_length)
-    return Classifier(model.to(compute.device), tokenizer, max_length, label_names, compute)
+    return Classifier(model.to(compute.home), tokenizer, max_length, label_names, compute)
 
 
 def _load(name: str, n_labels: int):
@@ -110,7 +110,10 @@ def quiet():
 
 
 def save_classifier(classifier: Classifier, folder: Path, meta: dict) -> None:
-    """Weights as safetensors, the tokenizer, and meta.json, which `load_classifier` needs."""
+    """Weights as safetensors, the tokenizer, and meta.json, which `load_classifier` needs. Of
+    several processes, which hold the same, the first writes."""
+    if classifier.compute.rank:
+        return
     with quiet():
         classifier.model.save_pretrained(folder)
         classifier.tokenizer.save_pretrained(folder)
@@ -127,4 +130,4 @@ def load_classifier(folder: Path, compute: Compute) -> Classifier:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BedkdError(f"cannot load the classifier in {folder}: {error}") from error
     model.set_attn_implementation(compute.attention)
-    return Classifier(model.to(compute.device).eval(), tokenizer, max_length, names, compute)
+    return Classifier(model.to(compute.home).eval(), tokenizer, max_length, names, compute)

@@ -18,6 +18,7 @@ from bedkd.core.devices import FUSED, Compute
 from bedkd.core.errors import DivergenceError
 from bedkd.nn.batching import Encoded, collate, evaluation_batches, send, training_batches
 from bedkd.nn.graphs import Graphed, is_recordable
+from bedkd.nn.parallel import spread
 
 # batch inputs, row numbers [B], the model's output -> scalar loss
 LossFunction = Callable[[dict, Tensor, object], Tensor]
@@ -78,24 +79,24 @@ def train(
     """
     s, history = settings, []
     n_steps = s.epochs * sum(math.ceil(len(phase.encoded) / s.batch_size) for phase in phases)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        optimizer = build_optimizer(model, s.optimizer, s.learning_rate, s.weight_decay)
+    with torch.random.fork_rng(), spread(model, compute, is_trained=True) as learner:
+        torch.manual_seed(seed + compute.rank)
+        optimizer = build_optimizer(learner, s.optimizer, s.learning_rate, s.weight_decay)
         stepper = Stepper(optimizer, s.schedule, n_steps, s.warmup_share, s.max_grad_norm)
-        steps = [Step(model, phase, stepper, compute) for phase in phases]
+        steps = [Step(learner, phase, stepper, compute) for phase in phases]
         if watch:
-            history.append(observe(watch, {"epoch": 0, "seconds": 0.0}, model))
+            history.append(observe(watch, {"epoch": 0, "seconds": 0.0}, learner))
         is_silent = bool(os.environ.get("TQDM_DISABLE"))  # tqdm's notebook bar does not read it
         bar = {"desc": s.title, "leave": False, "mininterval": 1, "disable": is_silent}
         for epoch in tqdm(range(1, s.epochs + 1), **bar):
-            model.train()
+            learner.train()
             started, row = time.perf_counter(), {"epoch": epoch}
             for number, step in enumerate(steps):
                 order = seed * 1_000_003 + (epoch if s.is_reshuffled else 0) * 31 + number
                 row |= run_phase(step, s.batch_size, order)
             row["seconds"] = time.perf_counter() - started
             check_finite(row, phases, s)
-            history.append(observe(watch, row, model) if watch else row)
+            history.append(observe(watch, row, learner) if watch else row)
     model.eval()
     return history
 
@@ -208,7 +209,7 @@ def forward_batches(
 ) -> Iterator[tuple[Tensor, object]]:
     """Row numbers [B] and the model's output of each batch, in eval mode; `options` are for the
     model. Every batch is padded to its longest row, or to `pad_to`."""
-    with evaluating(model):
+    with evaluating(model), spread(model, compute) as model:
         for index in evaluation_batches(encoded.lengths, compute.eval_tokens):
             batch = collate(encoded, index, compute.device, pad_to)
             with compute.autocast():

@@ -38,6 +38,7 @@ FACTS = NAMES["metric"] | {
     "frr_test": "FRR on the test sets",
     "far_train": "FAR on D*",
     "frr_train": "FRR on D*",
+    "n_scored": "rows of D* scored",
     "n_flagged": "flagged rows",
     "poison_few_purity": "purity of D_p^few*",
     "n_train": "rows of D*",

@@ -2,11 +2,11 @@
 
 import contextlib
 import errno
-import importlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,9 @@ from bedkd.core.devices import device_name, peak_memory_mb, pick_compute, reset_
 from bedkd.core.errors import BedkdError
 from bedkd.core.files import write_json
 from bedkd.runs.folders import Run, hold_alone, list_files, publish
+from bedkd.runs.launch import EDITED, make_together
 from bedkd.runs.records import environment
-from bedkd.runs.stages import needed_stages, stage_modules
+from bedkd.runs.stages import STAGES, needed_stages, stage_modules
 
 if TYPE_CHECKING:  # a stage loads what it needs itself
     from bedkd.evaluation.sides import DefenderView, Truth
@@ -47,18 +48,17 @@ def make(run: Run, stage: str, target: Path) -> dict:
     compute = pick_compute(run.config.device, run.config.precision)
     reset_peak_memory(compute.device)
     started, clock = datetime.now(UTC), time.perf_counter()
+    is_shared = run.config.devices > 1 and STAGES[stage].is_spread
+    maker = make_together if is_shared else import_module(stage_modules(stage)[0]).make
     with publish(target) as folder:
-        made = importlib.import_module(stage_modules(stage)[0]).make(run, stage, folder)
+        made = maker(run, stage, folder)
         record = describe(run, stage, compute) | made
         record.setdefault("seconds", time.perf_counter() - clock)
         record["started_at"] = started.isoformat(timespec="seconds")
-        record["peak_memory_mb"] = round(peak_memory_mb(compute.device), 1)
+        record.setdefault("peak_memory_mb", round(peak_memory_mb(compute.device), 1))
         record["files"] = list_files(folder)
         if run.folder(stage) != target:
-            raise BedkdError(
-                f"the code of {stage} was edited while it ran, and nothing of the result is kept; "
-                "run it again (in a notebook: restart the kernel)"
-            )
+            raise BedkdError(EDITED.format(stage))
         write_json(folder / "record.json", record)
     return record
 

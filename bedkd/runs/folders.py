@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -19,11 +20,14 @@ from bedkd.runs.stages import STAGES
 @dataclass(frozen=True)
 class Run:
     """One cell of the grid and the folder that all its results lie under. `libraries`: those of
-    the machine that made them, if that is another one, of which there are the records alone."""
+    the machine that made them, if that is another one, of which there are the records alone.
+    `group`: the processes that make a stage of it together (nn.parallel.Group), this among them;
+    most often None."""
 
     config: RunConfig
     root: Path
     libraries: Libraries = ()
+    group: Any = None
 
     def key(self, stage: str) -> str:
         return stage_key(self.config, stage, self.libraries)

@@ -27,8 +27,8 @@ PACKAGE = Path(__file__).parents[1]
 ENGINE = {
     *("bedkd", "bedkd.core.config", "bedkd.core.defence_config", "bedkd.core.errors"),
     *("bedkd.core.files", "bedkd.core.hub", "bedkd.core.settings"),
-    *("bedkd.runs.ensure", "bedkd.runs.folders", "bedkd.runs.keys", "bedkd.runs.records"),
-    "bedkd.runs.stages",
+    *("bedkd.runs.ensure", "bedkd.runs.folders", "bedkd.runs.keys", "bedkd.runs.launch"),
+    *("bedkd.runs.records", "bedkd.runs.stages"),
 }
 # How often a history is read steers nothing: it is no part of a result.
 READINGS = ("evaluate_every",)

@@ -116,6 +116,19 @@ def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
             if stage == "akd":
                 needs += measured
                 more = {"with_bounded": "ablations" in studies}  # which has it too
+            if stage == "mepd":
+                needs += [
+                    add(
+                        "13_scan",
+                        tuple(
+                            (replace(r, config=r.config.shards()[k]), "scan") for r in (run, plus)
+                        ),
+                        makers["dmm"],
+                        name=f"shard-{k}",
+                        overrides=parameters["overrides"] | {"scan.shard": k},
+                    )
+                    for k in range(len(c.shards()))
+                ]
             makers[stage] = add(STAGES[stage].notebook, results, *needs, **more)
     for group in group_work(profile, profile.list_defences(overrides)):
         # a curve over rates and epochs is for a reader of the notebook, at four times the cost

@@ -1,6 +1,7 @@
 """Read what the stages left. Files under `truth/` say which rows are poisoned."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ SHARED_SEED = 900  # of what all cells share: no cell's seed, so none of its row
 
 
 def compute_of(run: Run) -> Compute:
-    return pick_compute(run.config.device, run.config.precision)
+    return replace(pick_compute(run.config.device, run.config.precision), group=run.group)
 
 
 def read_view(run: Run) -> DefenderView:

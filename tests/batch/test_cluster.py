@@ -110,6 +110,7 @@ def test_a_folder_of_ones_own(mine, monkeypatch):
     named = ["--workflow-profile", str(mine), "--envvars", "BEDKD_OUTPUTS"]
     assert snakemake_options(place, BATCH) == [*named, "--resources", "gpu=2"]
     assert plan_gpus(place) == {"resources": {"gpu": 1}, "slots": []}  # assigned there
+    assert plan_gpus(place, 4)["resources"] == {"gpu": 4}
     options = snakemake_options(choose_place(5, "mine"), BATCH)
     assert options[2:4] == ["--jobs", "5"]
 

@@ -35,6 +35,11 @@ def test_all_gpus_are_used_before_one_is_shared(monkeypatch):
     assert list_slots(2, 1) == ["0", "1"]
     assert list_slots(2, 2) == ["0", "1", "0", "1"]
     assert list_slots(0, 3) == []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 5)
+    assert list_slots(5, 2, 2) == ["0,1", "2,3", "0,1", "2,3"]
+    with pytest.raises(BedkdError, match="--gpus is 2, but devices is 4"):
+        list_slots(2, 1, 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     with pytest.raises(BedkdError, match="--gpus is 4, but torch sees 3"):
         list_slots(4, 1)
 

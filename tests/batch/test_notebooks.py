@@ -94,6 +94,13 @@ def test_runs_alone(name, outputs, kernel, small):
         assert not any(output.output_type == "error" for output in cell.get("outputs", []))
 
 
+def test_a_shard_is_scored_alone(outputs, kernel, small):
+    shard = {"scan.shards": 3, "scan.shard": 2}
+    execute("13_scan", small | {"overrides": SMALL | shard}, outputs / "13_scan.ipynb", kernel)
+    made = [json.loads(path.read_text()) for path in outputs.glob("runs/scan/*/record.json")]
+    assert [record["config"]["scan.shard"] for record in made] == [2, 2]  # BeDKD's and BeDKD+'s
+
+
 def test_a_later_notebook_makes_what_earlier_ones_should_have_left(tmp_path, monkeypatch, small):
     monkeypatch.setenv("BEDKD_OUTPUTS", str(tmp_path))
     with open_kernel() as kernel:  # of its own, for the folder

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from bedkd.core import devices
-from bedkd.core.config import SECTIONS, RunConfig
+from bedkd.core.config import SECTIONS, RunConfig, ScanConfig
 from bedkd.core.defence_config import LanguageConfig, TeacherConfig
 from bedkd.core.files import write_json
 from bedkd.runs import keys
@@ -26,7 +26,9 @@ AFTER_MEPD = ("akd", "tsne", "finetune_dmm", "kd_dmm")
 BASE = RunConfig(
     language=LanguageConfig(model="tiny-lm"),
     teacher=TeacherConfig(model="tiny-bert", proxy="toy-sentiment"),
+    scan=ScanConfig(shards=2),
     precision="fp32",
+    devices=2,
 )
 CHANGED = {  # what a parameter, or a section, changes
     "data": OF_THE_CELL,
@@ -37,7 +39,11 @@ CHANGED = {  # what a parameter, or a section, changes
     "victim.model": (*OF_THE_CELL[1:], "teacher"),  # the width that it is compared at
     "device": (*OF_THE_CELL[1:], *SHARED),
     "precision": (*OF_THE_CELL[1:], *SHARED),
-    "dmm": ("dmm", "mepd", *AFTER_MEPD),
+    "devices": OF_THE_CELL[1:],
+    "parallel": OF_THE_CELL[1:],
+    "dmm": ("dmm", "scan", "mepd", *AFTER_MEPD),
+    "scan": ("dmm", "scan", "mepd", *AFTER_MEPD),
+    "scan.shard": ("scan",),  # the others are the others' own
     "mepd": ("mepd", *AFTER_MEPD),
     "akd": ("akd", "tsne", "finetune_dmm", "kd", "kd_dmm"),
     "akd.evaluate_every": (),  # readings steer nothing
@@ -69,6 +75,7 @@ OTHER_CHOICE = {
     "schedule": "linear",
     "precision": "bf16",
     "device": "meta",
+    "parallel": "fsdp",
     "akd.evaluate_every": 3,
     "imbert.score": "attention",
     "imbert.removal": "mask",
@@ -152,7 +159,7 @@ def test_gamma_and_selection_of_bedkd_plus_are_other_results():
         values = {name: PLUS["mepd"][name] for name in names}
         config = replace(BASE, dmm=replace(BASE.dmm, **PLUS["dmm"]))
         found.append(all_keys(replace(config, mepd=replace(BASE.mepd, **values))))
-    assert changed_stages(all_keys(BASE), found[0]) == {"dmm", "mepd", *AFTER_MEPD}
+    assert changed_stages(all_keys(BASE), found[0]) == {"dmm", "scan", "mepd", *AFTER_MEPD}
     for before, after in zip(found, found[1:], strict=False):
         assert changed_stages(before, after) == {"mepd", *AFTER_MEPD}
 
@@ -323,10 +330,11 @@ def test_edited_module_changes_its_stages_and_what_follows(edit, module, first):
         ("method.counter", {"akd", "tsne"}),
         ("runs.stages.never_poisoned", {"never_poisoned", "akd", "tsne", *RIVALS, *ABLATIONS}),
         ("evaluation.tsne", {"tsne"}),
-        ("method.dmm", {"dmm", "mepd", *AFTER_MEPD}),
         ("nn.language", {"language", "continuations", "onion"}),
         ("nn.generation", {"continuations"}),
         ("defences.language.word_scores", {"onion"}),
+        ("method.dmm", {"dmm", "scan", "mepd", *AFTER_MEPD}),
+        ("nn.scan", {"scan", "mepd", *AFTER_MEPD}),
         ("defences.finetune", {"finetune", "finetune_dmm"}),
         ("defences.distill", {"kd", "kd_dmm"}),
         ("defences.onion", {"onion"}),
@@ -375,6 +383,7 @@ SMALL = {
     "data": {"name": "toy-sentiment", "n_train": 120, "n_test": 40, "clean_pool_per_class": 16},
     "victim": {"model": "tiny-bert", "epochs": 1, "max_length": 32},
     "dmm": {"n_clean_per_class": 8, "epochs": 1},
+    "scan": {"shards": 2},
     "mepd": {"gamma": 1.0, "n_poison": 4},
     "akd": {"n_clean_per_class": 8, "cycles": 1},
     "tsne": {"n_per_kind": 8},

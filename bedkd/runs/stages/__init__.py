@@ -18,7 +18,7 @@ class Stage:
     """`upstream`: the stage before it; `also`: others that it needs; `clean`: those that it needs
     of the same cell without an attack; `sections`: what of the configuration it depends on;
     `defence`: the module of `defences` that `defended` runs, for a stage without a module of its
-    own name here."""
+    own name here; `is_spread`: several devices make it together, if there are."""
 
     upstream: str | None
     sections: tuple[str, ...]
@@ -27,6 +27,7 @@ class Stage:
     also: tuple[str, ...] = ()
     clean: tuple[str, ...] = ()
     is_shared: bool = False  # by all cells with the same configuration of it
+    is_spread: bool = False
 
 
 MEASURED = ("never_poisoned",)  # what a defence's numbers are held against
@@ -36,11 +37,17 @@ STAGES: dict[str, Stage] = {
     "continuations": Stage(  # of AIText alone, before `data`
         None, ("data", "generator", "seed", "device", "precision"), "01_poisoning"
     ),
-    "victim": Stage("data", ("victim", "device", "precision"), "01_poisoning"),
+    "victim": Stage(
+        "data",
+        ("victim", "device", "precision", "devices", "parallel"),
+        "01_poisoning",
+        is_spread=True,
+    ),
     "never_poisoned": Stage("data", (), "04_akd", clean=("victim",)),
-    "dmm": Stage("victim", ("dmm",), "02_dmm"),
+    "dmm": Stage("victim", ("dmm", "scan.shards"), "02_dmm", is_spread=True),
+    "scan": Stage("dmm", ("scan",), "13_scan", is_spread=True),  # where D* is scored in shards
     "mepd": Stage("dmm", ("mepd",), "03_mepd"),
-    "akd": Stage("mepd", ("akd",), "04_akd", also=MEASURED),
+    "akd": Stage("mepd", ("akd",), "04_akd", also=MEASURED, is_spread=True),
     "tsne": Stage("akd", ("tsne",), "08_tsne"),
     "language": Stage(None, ("language", "device", "precision"), "05_defences", is_shared=True),
     "teacher": Stage(
@@ -78,6 +85,8 @@ def needed_stages(config: RunConfig, stage: str) -> list[tuple[RunConfig, str]]:
     own = [(config, name) for name in needed]
     if stage == "continuations":
         own.append((config.with_generator(), "language"))
+    if stage == "mepd":
+        own += [(shard, "scan") for shard in config.shards()]
     return own + [(config.without_attack(), name) for name in spec.clean]
 
 

@@ -95,7 +95,8 @@ def defence_seconds(run: Run, seconds_akd: float) -> dict:
     victim, dmm, mepd = (run.record(name) for name in ("victim", "dmm", "mepd"))
     times = {
         "seconds_dmm": dmm["seconds"],
-        "seconds_scoring": victim["seconds_scoring"] + dmm["seconds_scoring"] + mepd["seconds"],
+        "seconds_scoring": sum(part["seconds_scoring"] for part in (victim, dmm, mepd))
+        + mepd["seconds"],
         "seconds_akd": seconds_akd,
     }
     return times | {"seconds": sum(times.values())}

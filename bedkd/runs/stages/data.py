@@ -7,6 +7,8 @@ from bedkd.data.attacks import poison
 from bedkd.data.splits import draw_clean_share, load_clean_data
 from bedkd.runs.folders import Run
 
+ROW_GROUP = 2**14  # rows that a scan in shards holds at a time
+
 
 def make(run: Run, stage: str, folder: Path) -> dict:
     c = run.config
@@ -15,7 +17,7 @@ def make(run: Run, stage: str, folder: Path) -> dict:
         attack = replace(attack, paraphrases=str(run.folder("continuations").absolute() / "truth"))
     poisoned = poison(data, attack, c.seed)
     (folder / "truth").mkdir()
-    poisoned.train.to_parquet(folder / "train.parquet")
+    poisoned.train.to_parquet(folder / "train.parquet", row_group_size=ROW_GROUP)
     poisoned.clean_pool.to_parquet(folder / "clean_pool.parquet")
     draw_clean_share(data.train, c.data, c.seed).to_parquet(folder / "clean_share.parquet")
     poisoned.train_truth.to_parquet(folder / "truth/train.parquet")

@@ -1,6 +1,7 @@
 """MEPD of the scored rows of D*, the flagged rows, D_p^few*. Then, and only then, the truth."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,14 @@ def make(run: Run, stage: str, folder: Path) -> dict:
         warn_of_few(count_calibration(path))
         clean_mepd(path).to_parquet(folder / "clean.parquet")
     seconds = time.perf_counter() - started
+    shards = (replace(run, config=shard).record("scan") for shard in run.config.shards())
+    times = {"seconds": seconds, "seconds_scoring": sum(shard["seconds"] for shard in shards)}
     scores.to_parquet(folder / "train.parquet")
     few.to_parquet(folder / "poison_few.parquet")
     tests = score_tests(run)
     tests.to_parquet(folder / "test.parquet")
     found |= describe_detection(read_truth(run), deciding, tests, few, c.gamma)
-    return {"seconds": seconds} | found
+    return times | found
 
 
 def warn_of_few(n_rows: int) -> None:
