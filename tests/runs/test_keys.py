@@ -411,7 +411,7 @@ def loaded(tmp_path_factory) -> dict[str, list[str]]:
 @pytest.mark.parametrize("stage", ORDER)
 def test_all_that_a_stage_loads_is_in_its_key(stage, loaded):
     """Whatever of the package is loaded while a stage is made is in its key, or in one before."""
-    config = RunConfig(data=BASE.data, language=BASE.language, teacher=BASE.teacher)
+    config = RunConfig(data=BASE.data, scan=BASE.scan, language=BASE.language, teacher=BASE.teacher)
     known, todo = set(ENGINE), [(config, stage)]
     while todo:
         known |= keys.read_sources([*stage_modules(todo[0][1]), "bedkd.core.devices"]).keys()
