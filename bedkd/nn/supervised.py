@@ -18,13 +18,15 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels)
 
 
-def label_phase(name: str, classifier: Classifier, rows: pd.DataFrame, sign: float = 1.0) -> Phase:
-    """A pass over rows text, label with `sign` times the cross-entropy."""
+def label_phase(
+    name: str, classifier: Classifier, rows: pd.DataFrame, weight: float = 1.0
+) -> Phase:
+    """A pass over rows text, label with `weight` times the cross-entropy."""
     labels = torch.tensor(rows.label.to_numpy())
     target = labels.to(classifier.compute.device)
 
     def loss(batch: dict, index: Tensor, output) -> Tensor:
-        return sign * cross_entropy(output.logits, target[index])
+        return weight * cross_entropy(output.logits, target[index])
 
     return Phase(name, classifier.encode(rows.text), labels, loss)
 
@@ -36,17 +38,13 @@ def train_on_labels(
     *,
     seed: int,
     name: str = "train",
-    climbed: pd.DataFrame | None = None,
     watch: WatchFunction | None = None,
 ) -> list[dict]:
     """Cross-entropy on rows text, label, in place. Returns the history (see `train`).
 
-    `climbed`: rows whose cross-entropy is climbed in a second pass of each epoch, named `punish`.
     Raises DivergenceError if a mean loss is not finite.
     """
     phases = [label_phase(name, classifier, rows)]
-    if climbed is not None and len(climbed):
-        phases.append(label_phase("punish", classifier, climbed, sign=-1.0))
     options = {"compute": classifier.compute, "seed": seed, "watch": watch}
     return train(classifier.model, phases, settings, **options)
 
