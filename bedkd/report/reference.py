@@ -127,14 +127,14 @@ def keep_pictures(batch: Batch, target: Path) -> None:
 
 
 def list_missing(batch: Batch, shown: list[tuple[Run, str, dict]]) -> dict[tuple, list[str]]:
-    """Cell (dataset, attack, seed) to the names of its results that are not there, and why if a
-    job failed. AKD that diverged is a result."""
+    """Cell (dataset, attack, seed) to the names of its results that are not there, and `failed` if
+    their job did. AKD that diverged is a result."""
     missing: dict[tuple, list[str]] = {}
     for run, stage, labels in shown:
         if not is_settled(run, stage):
             c = run.config
             name = {"victim": "victim", "akd": c.method}.get(stage, stage)
-            name += f" ({labels['study']} {labels.get('value', '')})" if labels else ""
+            name += f" ({labels['study']} {labels['value']})" if "value" in labels else ""
             name += " failed" if batch.state(run, stage) == "failed" else ""
             cell = (c.data.name, c.attack.name, c.seed)
             missing.setdefault(cell, []).append(name)
