@@ -143,6 +143,19 @@ def test_all_that_is_missing_is_named(report, profile, mirror, no_network, outpu
     assert rows_of(text, "jobs") == ["not counted: their names hang on what is missing"]
 
 
+def test_the_model_that_writes_aitext_and_the_table_of_stybkd_are_looked_for(
+    report, profile, mirror, no_network
+):
+    settings = ["--set", "attack=[stybkd,aitext]", "--set", "dataset=sst2", "--set", "defences=[]"]
+    code, text = report(profile, *settings, "--set", "generator.model=some/lm")
+    assert code == 1
+    assert [row.split() for row in rows_of(text, "language model")] == [["some/lm", "not", "found"]]
+    listed = [line for line in text.splitlines() if line.startswith("- ")]
+    assert len(listed) == 2
+    assert any("'paraphrases/bible/sst2'" in line for line in listed)
+    assert any("'some/lm'" in line for line in listed)
+
+
 def test_a_model_that_a_sweep_tries_is_looked_for(report, profile, mirror, no_network):
     path = Path(profile)
     path.write_text(path.read_text().replace("tiny-roberta", "some/giant"))

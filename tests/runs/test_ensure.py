@@ -24,7 +24,7 @@ from bedkd.runs.folders import Run, list_files
 from bedkd.runs.profiles import open_run
 from bedkd.runs.reading import read_history, read_model
 from bedkd.runs.records import stable_part
-from bedkd.runs.stages import akd, data, dmm, mepd
+from bedkd.runs.stages import akd, continuations, data, dmm, language, mepd
 
 SMALL = {
     "data.n_train": 240,
@@ -347,3 +347,29 @@ def test_clean_rows_of_their_own(tmp_path):
         ensure(run, "akd")
     assert set(seen) == {0, 16} and not seen[0] & seen[16]
     assert replace(run.config.akd, is_clean_shared=True) != run.config.akd
+
+
+def test_aitext_is_written_once_for_every_poison_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr(language, "N_ROWS", 60)
+    small = {"generator.epochs": 1, "generator.n_new_tokens": 8}
+    run = make_run(tmp_path, "aitext", **small)
+    record = ensure(run, "data")
+    truth = load_truth(run)
+    poisoned = load_poisoned(run)
+    pairs = [*zip(poisoned.text, poisoned.clean_text, strict=True)]
+    for rows in (truth.test_triggered, truth.test_triggered_target):
+        pairs += zip(rows.text, rows.clean_text, strict=True)
+    assert len(pairs) > 100 and all(new.startswith(old) and new != old for new, old in pairs)
+    assert record["n_train_table"] == record["n_poisoned"] == 48
+    assert (
+        record["n_test_table"] + record["n_test_no_paraphrase"]
+        == (truth.test_clean.label != 1).sum()
+    )
+    known = {path.name for path in (tmp_path / "runs/language").iterdir() if path.is_dir()}
+    assert len(known) == 1 and known != {run.folder("language").name}  # not ONION's
+    monkeypatch.setattr(continuations, "continue_texts", None)
+    other = make_run(tmp_path, "aitext", **small, **{"attack.poison_rate": 0.1})
+    assert ensure(other, "data")["n_poisoned"] == 24
+    assert set(load_poisoned(other).text) <= set(
+        pd.read_parquet(run.folder("continuations") / "truth/train.parquet").text
+    )

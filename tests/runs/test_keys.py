@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from bedkd.core import devices
-from bedkd.core.config import SECTIONS, RunConfig, ScanConfig
+from bedkd.core.config import SECTIONS, GeneratorConfig, RunConfig, ScanConfig
 from bedkd.core.defence_config import LanguageConfig, TeacherConfig
 from bedkd.core.files import write_json
 from bedkd.runs import keys
@@ -21,24 +21,27 @@ from bedkd.runs.stages import ABLATIONS, RIVALS, STAGES, needed_stages, stage_mo
 ORDER = tuple(STAGES)
 CHAIN = ("data", "victim", "dmm", "mepd", "akd")
 SHARED = ("language", "teacher")
-OF_THE_CELL = tuple(stage for stage in STAGES if stage not in SHARED)
+WRITTEN = ("continuations",)  # of AIText alone
+OF_THE_CELL = tuple(stage for stage in STAGES if stage not in SHARED + WRITTEN)
 AFTER_MEPD = ("akd", "tsne", "finetune_dmm", "kd_dmm")
 BASE = RunConfig(
     language=LanguageConfig(model="tiny-lm"),
+    generator=GeneratorConfig(model="tiny-lm"),
     teacher=TeacherConfig(model="tiny-bert", proxy="toy-sentiment"),
     scan=ScanConfig(shards=2),
     precision="fp32",
     devices=2,
 )
 CHANGED = {  # what a parameter, or a section, changes
-    "data": OF_THE_CELL,
-    "data.name": (*OF_THE_CELL, "teacher"),  # the names of its classes
+    "data": (*OF_THE_CELL, *WRITTEN),
+    "data.name": (*OF_THE_CELL, *WRITTEN, "teacher"),  # the names of its classes
     "attack": OF_THE_CELL,
-    "seed": OF_THE_CELL,
+    "generator": WRITTEN,
+    "seed": (*OF_THE_CELL, *WRITTEN),
     "victim": OF_THE_CELL[1:],
     "victim.model": (*OF_THE_CELL[1:], "teacher"),  # the width that it is compared at
-    "device": (*OF_THE_CELL[1:], *SHARED),
-    "precision": (*OF_THE_CELL[1:], *SHARED),
+    "device": (*OF_THE_CELL[1:], *WRITTEN, *SHARED),
+    "precision": (*OF_THE_CELL[1:], *WRITTEN, *SHARED),
     "devices": OF_THE_CELL[1:],
     "parallel": OF_THE_CELL[1:],
     "dmm": ("dmm", "scan", "mepd", *AFTER_MEPD),
@@ -143,7 +146,7 @@ def test_parameter_changes_its_stages_and_what_follows_alone(name, tmp_path):
 def test_a_teacher_of_the_cells_own_rows_is_the_cells_own():
     own = replace(BASE, teacher=replace(BASE.teacher, proxy="clean_share"))
     changed = changed_stages(all_keys(own), all_keys(replace(own, seed=5)))
-    assert changed == {*OF_THE_CELL, "teacher"}
+    assert changed == {*OF_THE_CELL, *WRITTEN, "teacher"}
 
 
 PLUS = {
@@ -193,6 +196,30 @@ def test_the_model_that_never_saw_poison_is_the_victim_of_the_same_rows():
     assert stage_key(*needs[1]) != stage_key(longer.without_attack(), "victim")
 
 
+def test_only_aitext_knows_the_model_that_writes_it():
+    """And what ONION reads is its own."""
+    written = replace(BASE, attack=replace(BASE.attack, name="aitext"))
+    assert (written, "continuations") in needed_stages(written, "data")
+    before = all_keys(written)
+    for changes in ({"epochs": 1}, {"n_new_tokens": 7}, {"max_length": 50}):
+        other = replace(written, generator=replace(BASE.generator, **changes))
+        assert changed_stages(before, all_keys(other)) == {*OF_THE_CELL, *WRITTEN}
+    other = replace(written, language=replace(BASE.language, epochs=1))
+    assert changed_stages(before, all_keys(other)) == {"language", "onion"}
+    rare = replace(written, attack=replace(written.attack, poison_rate=0.05))
+    assert changed_stages(before, all_keys(rare)) == set(OF_THE_CELL)  # nothing is written again
+    given = replace(written, attack=replace(written.attack, paraphrases="rules"))
+    for config in (given, BASE, written.without_attack()):
+        assert needed_stages(config, "data") == []
+    assert needed_stages(written, "continuations") == [(written.with_generator(), "language")]
+
+
+def test_both_language_models_are_one_where_they_are_the_same():
+    same = replace(BASE, generator=replace(BASE.generator, n_joined=1))
+    assert stage_key(same.with_generator(), "language") == stage_key(same, "language")
+    assert stage_key(BASE.with_generator(), "language") != stage_key(BASE, "language")
+
+
 def test_key_is_short_hexadecimal_and_the_same_again():
     before = all_keys(BASE)
     forget()
@@ -219,7 +246,7 @@ def test_new_rows_in_the_same_file_are_other_data(tmp_path):
     file.write_text("text,label\na,1\nb,0\n")
     forget()
     # the teacher asks this file for the names of its classes
-    assert changed_stages(before, all_keys(config)) == {*OF_THE_CELL, "teacher"}
+    assert changed_stages(before, all_keys(config)) == {*OF_THE_CELL, *WRITTEN, "teacher"}
 
 
 @pytest.mark.parametrize("library", ["torch", "transformers", "tokenizers", "peft", "datasets"])
@@ -389,6 +416,7 @@ SMALL = {
     "tsne": {"n_per_kind": 8},
     "finetune": {"epochs": 1},
     "language": {"model": "tiny-lm", "epochs": 1, "max_length": 32},
+    "generator": {"model": "tiny-lm", "epochs": 1, "max_length": 32, "n_new_tokens": 4},
     "onion": {"n_clean_per_class": 4},
     "imbert": {"n_clean_per_class": 4},
     "textguard": {"n_groups": 2, "epochs": 1, "min_count": 100, "mode": "certified"},
@@ -411,7 +439,8 @@ def loaded(tmp_path_factory) -> dict[str, list[str]]:
 @pytest.mark.parametrize("stage", ORDER)
 def test_all_that_a_stage_loads_is_in_its_key(stage, loaded):
     """Whatever of the package is loaded while a stage is made is in its key, or in one before."""
-    config = RunConfig(data=BASE.data, scan=BASE.scan, language=BASE.language, teacher=BASE.teacher)
+    sections = ("data", "scan", "language", "generator", "teacher")
+    config = RunConfig(**{section: getattr(BASE, section) for section in sections})
     known, todo = set(ENGINE), [(config, stage)]
     while todo:
         known |= keys.read_sources([*stage_modules(todo[0][1]), "bedkd.core.devices"]).keys()
