@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import pytest
 import torch
 
+from bedkd.batch import notebooks
 from bedkd.batch.gpus import VISIBLE, hold_gpu, list_slots, take_slot
+from bedkd.batch.run_job import run_job
 from bedkd.core.errors import BedkdError
 
 HOLD = """
@@ -114,19 +117,16 @@ def test_without_counted_gpus_nothing_changes(tmp_path, monkeypatch):
 
 
 def test_the_kernel_sees_its_gpu(tmp_path, monkeypatch):
-    """Through papermill; a start-up file of IPython says what the kernel sees."""
-    monkeypatch.delenv(VISIBLE, raising=False)
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    startup = tmp_path / "ipython/profile_default/startup/look.py"
-    startup.parent.mkdir(parents=True)
-    startup.write_text(
-        f"import os, pathlib; pathlib.Path({str(tmp_path / 'seen')!r}).write_text("
-        f"os.environ.get({VISIBLE!r}, 'nothing'))"
-    )
-    job = {"parameters": {"profile": "nowhere"}, "title": "a job", "source": ""}
-    plan = {"jobs": {"01_poisoning/x": job}, "summaries": {}, "slots": ["5", "7"]}
+    """Through papermill, by a notebook that prints it."""
+    monkeypatch.setenv(VISIBLE, "")  # which the job sets; pytest puts back what was there
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    look = nbformat.v4.new_code_cell(f"import os; print(os.environ.get({VISIBLE!r}))")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[look], metadata=kernel), tmp_path / "look.ipynb")
+    job = {"parameters": {}, "title": "a job", "source": ""}
+    plan = {"jobs": {"look/x": job}, "summaries": {}, "slots": ["5", "7"]}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    command = [sys.executable, "-m", "bedkd.batch.run_job", "plan.json", "01_poisoning/x"]
     with take_slot(tmp_path / ".slots", ["5", "7"]):
-        assert subprocess.run(command, cwd=tmp_path).returncode == 1  # no such profile
-    assert (tmp_path / "seen").read_text() == "7"
+        assert run_job(tmp_path / "plan.json", "look/x") == 0
+    (cell,) = nbformat.read(tmp_path / "notebooks/look/x.ipynb", as_version=4).cells
+    assert cell.outputs[0].text == "7\n"
