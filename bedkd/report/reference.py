@@ -26,6 +26,7 @@ from bedkd.runs.sweeps import is_settled
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MAX_BYTES = 1_000_000  # a code host shows no larger notebook
 MISSING = "missing.md"
+POINT = ("victim", "akd")  # of a sweep
 
 
 def keep_reference(profile: Profile, overrides: dict, source: Path | None = None) -> str:
@@ -100,9 +101,10 @@ def list_shown(batch: Batch) -> Iterator[tuple[Run, str, dict]]:
             yield with_hard_loss(run), "mepd", {"study": "loss", "value": "hard"}
         if "tsne" in studies:
             yield run, "tsne", {"study": "tsne"}
-    for study, points in batch.sweeps.items():
-        for (value, point), stage in itertools.product(points, ("victim", "akd")):
-            yield point, stage, {"study": study, "value": value}
+        for sweep in batch.profile.list_sweeps(run, batch.overrides):
+            for base in batch.profile.sweep_runs(run):
+                for (value, point), stage in itertools.product(sweep.points(base), POINT):
+                    yield point, stage, {"study": sweep.name, "value": value}
 
 
 def save_tables(batch: Batch, folder: Path) -> None:

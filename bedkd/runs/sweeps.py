@@ -29,6 +29,7 @@ SWEEPS: dict[str, tuple[str, ...]] = {
     "epochs_dmm": ("dmm.epochs",),
 }
 CHOICES = "choices"
+RULES = ("auto", "lean")
 GRID = "_x_"  # between two sweeps' names: every value of the one with every value of the other
 # what is no sweep: Tables 2 and 3, and Figure 5
 STUDIES = ("ablations", "tsne", *SWEEPS)
@@ -44,15 +45,15 @@ class Sweep:
     attacks: tuple[str, ...] | None = None
 
     def points(self, run: Run) -> list[tuple[object, Run]]:
-        """Each value, and the cell with it. None where the cell has a rule in the parameter's place
-        (`auto`, as γ of BeDKD+): there is nothing to vary then.
+        """Each value, and the cell with it. None where the cell has a rule in a parameter's place
+        (RULES, as γ and the selection of BeDKD+): there is nothing to vary then.
 
         Raises BedkdError: a value out of range.
         """
         own = run.config.flat()
         if unknown := [key for _, changes in self.settings for key in changes if key not in own]:
             raise BedkdError(f"sweep {self.name}: unknown parameter {unknown[0]!r}")
-        if any(own[key] == "auto" for _, changes in self.settings for key in changes):
+        if any(own[key] in RULES for _, changes in self.settings for key in changes):
             return []
         return [(value, vary(run, changes)) for value, changes in self.settings]
 
