@@ -13,7 +13,7 @@ from bedkd.core.errors import BedkdError
 from bedkd.runs.folders import Run
 from bedkd.runs.profiles import PROJECT, outputs_folder
 from bedkd.runs.records import read_record
-from bedkd.runs.stages import STAGES
+from bedkd.runs.stages import ABLATIONS, NEWER, STAGES
 
 # what a stage's time hangs on, of its own sections of the configuration, and of all others
 COSTLY = (
@@ -24,7 +24,7 @@ COSTLY = (
 COSTLY_EVERYWHERE = ("data.n_train", "victim.model", "victim.max_length")
 # fields that sum up to a stage's time; AKD's `seconds` are those of the whole defence
 SECONDS = {"akd": ("seconds_akd",), "dmm": ("seconds", "seconds_scoring")}
-KEEP_A_MODEL = ("victim", "dmm", "akd", "finetune", "w2s", "finetune_dmm", "kd", "kd_dmm")
+KEEP_A_MODEL = ("victim", "dmm", "akd", "finetune", "w2s", *NEWER, *ABLATIONS)
 WEIGHTS_FILE = "model/model.safetensors"
 ASSUMED_BYTES = 440_000_000  # BERT-base in float32, where nothing tells
 ASSUMED_TINY_BYTES = 3_000_000

@@ -171,6 +171,9 @@ class RunConfig:
     textguard: rivals.TextGuardConfig = rivals.TextGuardConfig()
     teacher: rivals.TeacherConfig = rivals.TeacherConfig()
     w2s: rivals.W2SConfig = rivals.W2SConfig()
+    forget: rivals.ForgetConfig = rivals.ForgetConfig()
+    ascent: rivals.AscentConfig = rivals.AscentConfig()
+    dup: rivals.DUPConfig = rivals.DUPConfig()
     seed: Whole = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bfloat16 where the device has it

@@ -1,6 +1,8 @@
 """Parameters of the rival defences. Defaults: the paper's, else their authors'."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from bedkd.core.settings import Count, NotNegative, Number, Positive, Share, Whole, settings
 
@@ -100,3 +102,47 @@ class W2SConfig:
     # them, the attack's own kind, which no defender knows
     weights: Literal["authors", "word", "sentence", "syntax"] = "authors"
     n_clean_per_class: Count = 320  # rows, at most, that choose the epoch
+
+
+@settings
+class ForgetConfig:
+    """The rows that RGA, GA and NPO forget: UMAP and HDBSCAN on the victim's [CLS] states. Sizes in
+    rows, as their authors set them for BERT and about 7,000 rows."""
+
+    n_neighbors: Annotated[Count, Field(ge=2)] = 100  # of UMAP
+    min_dist: Share = 0.25  # of UMAP
+    min_cluster_size: Annotated[Count, Field(ge=2)] = 150
+    min_samples: Count = 120
+    n_kept: Count | None = None  # K, the largest clusters, which are kept; None: one a class
+
+
+@settings
+class AscentConfig:
+    """RGA (ICLR 2026), and GA and NPO as its authors run them: their values for BERT."""
+
+    epochs: Count = 30
+    learning_rate: NotNegative = 2e-5
+    batch_size: Count = 32
+    weight_decay: NotNegative = 0.01
+    power: NotNegative = 2.0  # α of RGA's weight, exp(-KL)^α
+    anchor: NotNegative = 0.05  # β of RGA: weight of the distance to the base encoder
+
+
+@settings
+class DUPConfig:
+    """DUP (AAAI 2026): its released code's values for BERT. The weights of the losses are named
+    nowhere, so they are equal."""
+
+    n_clean_per_class: Annotated[Count, Field(ge=4)] = 320
+    n_layers: Count = 3
+    distance_weight: Share = 0.9  # of the Mahalanobis distance; the rest is the spectral score's
+    max_false_alarms: Share = 0.05  # clean rows over the threshold
+    rank: Count = 32
+    lora_alpha: Count = 64
+    lora_dropout: Share = 0.1
+    epochs: Count = 5
+    learning_rate: NotNegative = 5e-4
+    batch_size: Count = 32
+    weight_decay: NotNegative = 0.01
+    kl_weight: NotNegative = 1.0  # of the KL from the victim, which is climbed
+    ce_weight: NotNegative = 1.0

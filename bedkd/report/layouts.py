@@ -15,6 +15,11 @@ DEFENCE_NAMES = {
     "imbert": "IMBERT",
     "textguard": "TextGuard",
     "w2s": "W2SDefense",
+    # not in the paper
+    "rga": "RGA",
+    "ga": "Gradient ascent",
+    "npo": "NPO",
+    "dup": "DUP",
 }
 ABLATION_NAMES = {
     "finetune": "FT",

@@ -22,6 +22,7 @@ from bedkd.report.published import (
     compare,
     describe_difference,
     describe_generated,
+    load_published,
 )
 from bedkd.report.table_cells import average_attacks, make_cells
 
@@ -137,6 +138,8 @@ def make_table(name: str, records: pd.DataFrame) -> Table:
     said = [f"{layout.title}.", layout.note, describe_source(records)]
     if name == "robustness":
         said.append(describe_triggered(records))
+    if name == "table1":
+        said.append(describe_newer(records))
     read = "± 95% interval over the seeds." if cells.half_width.notna().any() else ""
     if name.startswith("table"):
         cells = compare(cells, name)
@@ -187,6 +190,13 @@ def describe_triggered(records: pd.DataFrame) -> str:
 def span(counts: pd.Series) -> str:
     """`285`, or `285–290`."""
     return "–".join(f"{n:,.0f}" for n in sorted({counts.min(), counts.max()}))
+
+
+def describe_newer(records: pd.DataFrame) -> str:
+    """One sentence for the caption of Table 1: the columns that the paper's does not have."""
+    newer = set(records.defence) - set(load_published("table1").defence)
+    named = ", ".join(title for name, title in DEFENCE_NAMES.items() if name in newer)
+    return f"Not in the paper: {named}." if named else ""
 
 
 def select_ablations(records: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterable
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from bedkd import SourceKeeper
@@ -85,6 +86,8 @@ def revisions(config: RunConfig, stage: str) -> list[str]:
         return [model_revision(config.victim.model)]
     if stage == "language":
         return [model_revision(config.language.model)]
+    if stage == "forget":
+        return [version("umap-learn")]  # which no other stage computes with
     # imported here: only these stages read data, and a key loads no more than its stage
     if stage == "teacher":
         from bedkd.data.readers import dataset_revision

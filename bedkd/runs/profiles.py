@@ -15,7 +15,7 @@ from bedkd.core.settings import Flag, explain, settings
 from bedkd.data.attacks import check_attack
 from bedkd.data.readers import get_spec
 from bedkd.runs.folders import Run
-from bedkd.runs.stages import ABLATIONS, RIVALS
+from bedkd.runs.stages import ABLATIONS, NEWER, RIVALS
 from bedkd.runs.sweeps import GRID, STUDIES, Sweep, as_list, cross, is_sweep, read_sweep, vary
 
 PROJECT = Path(__file__).parents[2]
@@ -52,10 +52,10 @@ class Profile:
     grid's place.
 
     `plus`: the parameters of BeDKD+, over PLUS and BeDKD's.
-    `defences`: the rivals of Table 1. `studies`: Tables 2 to 5, Figures 3 and 5 and more (see
-    `sweeps.STUDIES`), made of the data sets in `focus` and, if there are any, the seeds in
-    `focus_seeds`; `sweeps`: the values of those that are one,
-    and of both sides of a grid such as `gamma_x_n_poison`; `sweep_plus`: of BeDKD+ too.
+    `defences`: the rivals of Table 1, and newer ones. `studies`: Tables 2 to 5, Figures 3 and 5 and
+    more (see `sweeps.STUDIES`), made of the data sets in `focus` and, if there are any, the seeds
+    in `focus_seeds`; `sweeps`: the values of those that are one, and of both sides of a grid such
+    as `gamma_x_n_poison`; `sweep_plus`: of BeDKD+ too.
     `few_jobs`: one kernel for all notebooks of a cell, one notebook for all its rivals, one for its
     sweeps and, outside `focus`, one for BeDKD's stages, since to start them takes longer than a
     stage of a toy.
@@ -121,8 +121,9 @@ class Profile:
     def list_defences(self, overrides: dict | None = None) -> list[str]:
         """The rivals to run. Raises BedkdError: an unknown one."""
         chosen = as_list((overrides or {}).get("defences", self.defences))
-        if unknown := [name for name in chosen if name not in RIVALS]:
-            raise BedkdError(f"unknown defence {unknown[0]!r}; known: {', '.join(RIVALS)}")
+        known = (*RIVALS, *NEWER)
+        if unknown := [name for name in chosen if name not in known]:
+            raise BedkdError(f"unknown defence {unknown[0]!r}; known: {', '.join(known)}")
         return chosen
 
     def list_studies(self, run: Run, overrides: dict | None = None) -> list[str]:

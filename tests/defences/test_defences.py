@@ -13,7 +13,7 @@ from bedkd.runs.folders import Run
 from bedkd.runs.plan import ablation_results, label_results, plan_jobs, with_hard_loss
 from bedkd.runs.profiles import load_profile, open_run
 from bedkd.runs.records import stable_part
-from bedkd.runs.stages import ABLATIONS, CHAIN, RIVALS, language
+from bedkd.runs.stages import ABLATIONS, CHAIN, NEWER, RIVALS, language
 from bedkd.runs.sweeps import vary
 
 SMALL = {
@@ -45,6 +45,12 @@ SMALL = {
     "teacher.max_length": 64,
     "w2s.rank": 4,
     "w2s.epochs": 2,
+    "forget.n_neighbors": 20,
+    "forget.min_cluster_size": 20,
+    "forget.min_samples": 5,
+    "ascent.epochs": 2,
+    "dup.n_clean_per_class": 16,
+    "dup.epochs": 2,
 }
 
 
@@ -64,7 +70,7 @@ def run(tmp_path_factory, few_texts):
     return run
 
 
-@pytest.mark.parametrize("stage", (*RIVALS, *ABLATIONS))
+@pytest.mark.parametrize("stage", (*RIVALS, *NEWER, *ABLATIONS))
 def test_record(run, stage):
     record = ensure(run, stage)
     assert record["defence"] == record["stage"] == stage
@@ -95,7 +101,7 @@ def misled(run, tmp_path_factory):
     return other
 
 
-@pytest.mark.parametrize("stage", (*RIVALS, *ABLATIONS))
+@pytest.mark.parametrize("stage", (*RIVALS, *NEWER, *ABLATIONS))
 def test_the_same_seed_and_a_false_truth_give_the_same_record(run, stage, misled):
     """Whatever the truth's files claim about D*, a defence is the same: it never opens them. Nor do
     the labels of the test rows choose anything of it, an epoch, say: they move its CACC alone."""
@@ -103,6 +109,20 @@ def test_the_same_seed_and_a_false_truth_give_the_same_record(run, stage, misled
     assert first.pop("cacc") == pytest.approx(100 - again.pop("cacc")) and first == again
     answers = [np.load(r.folder(stage) / "test_probabilities.npz")["clean"] for r in (run, misled)]
     assert np.array_equal(*answers)
+
+
+def test_rates_of_the_rows_that_newer_rivals_forget(run):
+    """Of D*, counted against the truth, which only the record sees."""
+    is_poisoned = load_truth(run).train.is_poisoned.to_numpy()
+    ensure(run, "rga")
+    is_forgotten = np.load(run.folder("forget") / "is_forgotten.npy")
+    for stage in NEWER:
+        record = ensure(run, stage)
+        assert record["seconds"] > record["seconds_finding"] > 0
+        if stage != "dup":
+            assert record["n_flagged"] == is_forgotten.sum()
+            assert record["far_train"] == pytest.approx(100 * (~is_forgotten[is_poisoned]).mean())
+            assert record["frr_train"] == pytest.approx(100 * is_forgotten[~is_poisoned].mean())
 
 
 def test_certified_accuracy_is_recorded_where_there_is_a_certificate(run):
@@ -124,7 +144,7 @@ def test_what_the_notebooks_show(run):
     for name, source in (("DMM+AKD", run), ("BeDKD+", other)):
         record = ensure(source, "akd")
         assert parts.loc[name, "PACC"] == record["pacc"] and parts.loc[name, "ASR"] == record["asr"]
-    for stage in RIVALS:
+    for stage in (*RIVALS, *NEWER):
         shown = compare_predictions({stage: run}, 4, stage=stage)
         assert len(shown) == 4 and stage in shown.columns and "victim" in shown.columns
         assert ("taken out" in shown.columns) == (stage in ("onion", "imbert"))

@@ -110,6 +110,26 @@ def test_ours_beyond_the_paper_have_no_published_number():
     assert table.cells.value.notna().any() and table.cells.published.isna().all()
 
 
+def test_newer_rivals_stand_behind_the_papers_and_the_caption_says_so(tmp_path):
+    records = as_records("table1")
+    records = records[(records.attack != AVERAGE) & (records.dataset == "sst2")]
+    assert "Not in the paper" not in make_table("table1", records).caption
+    newer = {"w2s": "rga", "finetune": "dup", "bedkd": "bedkd_plus"}
+    more = records[records.defence.isin(newer)]
+    more = more.assign(defence=more.defence.map(newer), cacc=50.0)
+    table = make_table("table1", pd.concat([more, records]))
+    heads = list(table.numbers().columns.get_level_values(0).unique())
+    assert heads[:3] == ["No defence", "BeDKD+", "BeDKD"]
+    assert heads[-3:] == ["W2SDefense", "RGA", "DUP"]
+    own = table.cells[table.cells.defence.isin(["rga", "dup"])]
+    assert own.value.notna().any() and own.published.isna().all()
+    table.save(tmp_path / "t")
+    for kind in ("md", "tex"):
+        text = (tmp_path / f"t.{kind}").read_text()
+        assert "Not in the paper: BeDKD+, RGA, DUP." in text
+    assert "RGA CACC,DUP ASR,DUP CACC" in (tmp_path / "t.csv").read_text().splitlines()[0]
+
+
 def test_another_data_set_is_held_against_no_table_about_sst2():
     records = as_records("table2").assign(dataset="olid")
     table = make_table("table2", records)

@@ -16,7 +16,7 @@ from bedkd.core.defence_config import LanguageConfig, TeacherConfig
 from bedkd.core.files import write_json
 from bedkd.runs import keys
 from bedkd.runs.keys import ENGINE, stage_key
-from bedkd.runs.stages import ABLATIONS, RIVALS, STAGES, needed_stages, stage_modules
+from bedkd.runs.stages import ABLATIONS, NEWER, RIVALS, STAGES, needed_stages, stage_modules
 
 ORDER = tuple(STAGES)
 CHAIN = ("data", "victim", "dmm", "mepd", "akd")
@@ -24,6 +24,8 @@ SHARED = ("language", "teacher")
 WRITTEN = ("continuations",)  # of AIText alone
 OF_THE_CELL = tuple(stage for stage in STAGES if stage not in SHARED + WRITTEN)
 AFTER_MEPD = ("akd", "tsne", "finetune_dmm", "kd_dmm")
+ASCENT = ("rga", "ga", "npo")
+MEASURED = {"never_poisoned", "akd", "tsne", *RIVALS, *NEWER, *ABLATIONS}
 BASE = RunConfig(
     language=LanguageConfig(model="tiny-lm"),
     generator=GeneratorConfig(model="tiny-lm"),
@@ -58,6 +60,9 @@ CHANGED = {  # what a parameter, or a section, changes
     "textguard": ("textguard",),
     "teacher": ("teacher", "w2s"),
     "w2s": ("w2s",),
+    "forget": ("forget", *ASCENT),
+    "ascent": ASCENT,
+    "dup": ("dup",),
 }
 OTHER_CHOICE = {
     "data.name": "toy-topics",
@@ -83,6 +88,7 @@ OTHER_CHOICE = {
     "imbert.score": "attention",
     "imbert.removal": "mask",
     "imbert.max_score": 1.0,
+    "forget.n_kept": 1,
     "textguard.mode": "certified",
     "teacher.proxy": "toy-offence",
     "teacher.n_proxy": 100,
@@ -355,7 +361,7 @@ def test_edited_module_changes_its_stages_and_what_follows(edit, module, first):
     [
         ("method.akd", {"akd", "tsne"}),
         ("method.counter", {"akd", "tsne"}),
-        ("runs.stages.never_poisoned", {"never_poisoned", "akd", "tsne", *RIVALS, *ABLATIONS}),
+        ("runs.stages.never_poisoned", MEASURED),
         ("evaluation.tsne", {"tsne"}),
         ("nn.language", {"language", "continuations", "onion"}),
         ("nn.generation", {"continuations"}),
@@ -370,6 +376,11 @@ def test_edited_module_changes_its_stages_and_what_follows(edit, module, first):
         ("defences.w2s", {"w2s"}),
         ("defences.teacher", {"teacher", "w2s"}),
         ("defences.proxies", {"teacher", "w2s"}),  # another TOY_SEED, say
+        ("defences.forget_rows", {"forget", *ASCENT}),
+        ("defences.gradient_ascent", set(ASCENT)),
+        ("defences.pairs", {*ASCENT, "dup"}),
+        ("defences.dup", {"dup"}),
+        ("defences.layer_scores", {"dup"}),
         ("runs.stages.akd", {"akd", "tsne"}),
         ("runs.stages.mepd", {"mepd", *AFTER_MEPD}),
         ("runs.stages.language", {"language", "continuations", "onion"}),
@@ -422,6 +433,9 @@ SMALL = {
     "textguard": {"n_groups": 2, "epochs": 1, "min_count": 100, "mode": "certified"},
     "teacher": {"model": "tiny-bert", "proxy": "toy-sentiment", "n_proxy": 40, "epochs": 1},
     "w2s": {"rank": 2, "epochs": 1},
+    "forget": {"n_neighbors": 8, "min_cluster_size": 5, "min_samples": 2},
+    "ascent": {"epochs": 1},
+    "dup": {"n_clean_per_class": 8, "rank": 2, "epochs": 1},
     "precision": "fp32",
 }
 

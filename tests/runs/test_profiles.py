@@ -18,7 +18,7 @@ from bedkd.runs.profiles import (
     outputs_folder,
     parse_setting,
 )
-from bedkd.runs.stages import ABLATIONS, RIVALS
+from bedkd.runs.stages import ABLATIONS, NEWER, RIVALS
 
 NOT_PROFILES = {"paper_tables"}  # the published numbers
 PROFILES = sorted({p.stem for p in (PROJECT / "params").glob("*.yaml")} - NOT_PROFILES)
@@ -292,7 +292,7 @@ def test_open_run_is_what_a_notebook_calls(outputs):
 
 def test_rivals_and_ablations_of_a_profile(outputs):
     paper, quick = load_profile("paper"), load_profile("quick")
-    assert paper.list_defences() == list(RIVALS)
+    assert paper.list_defences() == [*RIVALS, *NEWER]
     assert quick.list_defences({"defences": "onion"}) == ["onion"]
     run, clean = (quick.run("toy-topics", attack, 0) for attack in ("badwords", "none"))
     chosen = {"defences": ["finetune"], "studies": ["ablations"], "focus": ["toy-topics"]}

@@ -18,12 +18,14 @@ class Stage:
     """`upstream`: the stage before it; `also`: others that it needs; `clean`: those that it needs
     of the same cell without an attack; `sections`: what of the configuration it depends on;
     `defence`: the module of `defences` that `defended` runs, for a stage without a module of its
-    own name here; `is_spread`: several devices make it together, if there are."""
+    own name here; `module`: the one here, if its name is another than the stage's; `is_spread`:
+    several devices make it together, if there are."""
 
     upstream: str | None
     sections: tuple[str, ...]
     notebook: str
     defence: str = ""
+    module: str = ""
     also: tuple[str, ...] = ()
     clean: tuple[str, ...] = ()
     is_shared: bool = False  # by all cells with the same configuration of it
@@ -31,6 +33,7 @@ class Stage:
 
 
 MEASURED = ("never_poisoned",)  # what a defence's numbers are held against
+ASCENT = ("forget", *MEASURED)
 
 STAGES: dict[str, Stage] = {
     "data": Stage(None, ("data", "attack", "seed"), "01_poisoning"),
@@ -61,12 +64,18 @@ STAGES: dict[str, Stage] = {
     "imbert": Stage("victim", ("imbert",), "05_defences", "imbert", also=MEASURED),
     "textguard": Stage("victim", ("textguard",), "05_defences", also=MEASURED),
     "w2s": Stage("victim", ("w2s",), "05_defences", also=("teacher", *MEASURED)),
+    "forget": Stage("victim", ("forget",), "05_defences"),
+    "rga": Stage("victim", ("ascent",), "05_defences", module="ascent", also=ASCENT),
+    "ga": Stage("victim", ("ascent",), "05_defences", module="ascent", also=ASCENT),
+    "npo": Stage("victim", ("ascent",), "05_defences", module="ascent", also=ASCENT),
+    "dup": Stage("victim", ("dup",), "05_defences", also=MEASURED),
     "finetune_dmm": Stage("mepd", ("finetune", "akd"), "06_ablations", also=MEASURED),
     "kd": Stage("victim", ("akd",), "06_ablations", "distill", also=MEASURED),
     "kd_dmm": Stage("mepd", ("akd",), "06_ablations", "distill", also=MEASURED),
 }
 CHAIN = ("victim", "dmm", "mepd", "akd")  # one notebook each; `data` is made in the victim's
 RIVALS = ("finetune", "onion", "imbert", "textguard", "w2s")  # Table 1
+NEWER = ("rga", "ga", "npo", "dup")  # rivals that are not in the paper
 ABLATIONS = ("finetune_dmm", "kd", "kd_dmm")  # Table 2
 
 
@@ -94,4 +103,4 @@ def stage_modules(stage: str) -> list[str]:
     """Names of the module that makes a stage and, where this is not its own, of the defence's."""
     if defence := STAGES[stage].defence:
         return [f"{__name__}.defended", f"bedkd.defences.{defence}"]
-    return [f"{__name__}.{stage}"]
+    return [f"{__name__}.{STAGES[stage].module or stage}"]
