@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 from bedkd.core.errors import BedkdError
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
+# As if it were not installed: jsonschema, which papermill checks notebooks with, would compile a
+# grammar of international addresses, which no notebook has, for two thirds of papermill's import.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 
 def notebook_digest(name: str) -> str:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from bedkd.defences import finetune, imbert, onion
 from bedkd.defences.interface import EquippedView
@@ -65,6 +64,8 @@ def compare_scores(run: Run, n: int) -> pd.DataFrame:
     Columns: AUC (percent), and the purity (percent) of the `n` lowest rows on which the victim
     agrees with the given label. `run`: with several folds.
     """
+    from sklearn.metrics import roc_auc_score  # of the notebooks, one alone asks for it
+
     view, truth = load_view(run), load_truth(run).train
     ensure(run, "mepd")
     path, c = read_path(run), run.config.dmm

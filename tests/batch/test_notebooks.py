@@ -1,6 +1,8 @@
 """Notebooks run top to bottom through papermill on small settings, and keep the house rules."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -113,6 +115,12 @@ def test_a_later_notebook_makes_what_earlier_ones_should_have_left(tmp_path, mon
     # of the paper's BeDKD and of BeDKD+, whose penalty alone has no DMM of its own; the victim is
     # the model that never saw poison
     assert made == {"data": 1, "victim": 1, "never_poisoned": 1, "dmm": 2, "mepd": 2, "akd": 3}
+
+
+def test_papermill_compiles_no_grammar():
+    """For every job of a batch imports it."""
+    code = "import sys, bedkd.batch.notebooks, papermill; print('lark' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
 def test_unknown_parameter_is_refused():
