@@ -65,7 +65,7 @@ def test_numbers_to_the_right_and_texts_to_the_left():
 def test_settings_by_the_names_that_overrides_takes():
     profile = load_profile("quick")
     run = profile.run("toy-offence", "badwords", 1)
-    sections = {"data": 3, "attack": 2, "victim": 4, "dmm": 9, "mepd": 3, "akd": 7, "tsne": 2}
+    sections = {"data": 3, "attack": 2, "victim": 5, "dmm": 9, "mepd": 3, "akd": 7, "tsne": 2}
     for section, n in sections.items():
         meanings = read_meanings(section)
         assert len(meanings) == n and meanings.keys() <= run.config.flat().keys()

@@ -144,7 +144,7 @@ def test_every_study_of_quick_and_paper_has_its_jobs():
     assert set(load_profile("paper").studies) == set(STUDIES) - OWN_PROFILE - BEYOND
 
 
-@pytest.mark.parametrize("name", ["quick", "laptop", "paper", "released_code"])
+@pytest.mark.parametrize("name", ["quick", "paper", "released_code"])
 def test_sweeps_are_of_bedkd_alone_where_a_profile_does_not_say_otherwise(name):
     profile = load_profile(name)
     run = profile.run(profile.grid.dataset[0], "badwords", 1)
