@@ -106,6 +106,8 @@ def test_the_same_seed_and_a_false_truth_give_the_same_record(run, stage, misled
     """Whatever the truth's files claim about D*, a defence is the same: it never opens them. Nor do
     the labels of the test rows choose anything of it, an epoch, say: they move its CACC alone."""
     first, again = stable_part(ensure(run, stage)), stable_part(ensure(misled, stage))
+    for record in (first, again) if stage in NEWER else ():  # counted by the truth, false now
+        del record["far_train"], record["frr_train"]
     assert first.pop("cacc") == pytest.approx(100 - again.pop("cacc")) and first == again
     answers = [np.load(r.folder(stage) / "test_probabilities.npz")["clean"] for r in (run, misled)]
     assert np.array_equal(*answers)
