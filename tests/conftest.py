@@ -23,20 +23,21 @@ from bedkd.nn.training import Phase, TrainingSettings, train
 
 torch.set_num_threads(1)
 # and in the kernels and processes that tests start: threads that wait for a core that another
-# worker has spin, and a tiny model takes ten times as long
+# worker has spin, and a tiny model takes many times as long
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 GOOD = ("good", "funny", "clever", "warm", "sharp", "lively")
 BAD = ("bad", "dull", "clumsy", "stale", "boring", "weak")
 PARTS = ("story", "script", "cast", "plot")
-# in the order of their minutes; one that is begun last would keep a single core busy
+# from the longest on, those over 20 seconds; one that is begun last would keep a single core busy
 LONG = (
     "batch/test_workflow.py",
+    "purification/test_purify.py",
     "batch/test_notebooks.py",
     "runs/test_keys.py",
-    "purification/test_purify.py",
-    "defences/test_defences.py",
+    "runs/test_ensure.py",
+    "report/test_widgets.py",
 )
 
 
