@@ -84,7 +84,7 @@ def put_in_place(new: Path, target: Path, profile: str) -> None:
     job's were kept by hand, and stay."""
     for kind in ("tables", "figures"):
         shutil.rmtree(target / kind / profile, ignore_errors=True)
-    for path in (target / "notebooks" / profile).glob("0*.ipynb"):
+    for path in (target / "notebooks" / profile).glob("0[1-8]*.ipynb"):
         path.unlink()
     for folder in new.iterdir():
         shutil.copytree(folder, target / folder.name / profile, dirs_exist_ok=True)

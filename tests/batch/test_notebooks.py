@@ -96,6 +96,16 @@ def test_runs_alone(name, outputs, kernel, small):
         assert not any(output.output_type == "error" for output in cell.get("outputs", []))
 
 
+def test_what_is_kept_is_weighed(outputs, kernel):
+    """`09_findings` runs nothing: it reads outputs/reference/."""
+    target = outputs / "09_findings.ipynb"
+    execute("09_findings", {}, target, kernel)
+    cells = nbformat.read(target, as_version=4).cells
+    shown = [str(output) for cell in cells for output in cell.get("outputs", [])]
+    assert any("image/png" in text for text in shown)
+    assert any(": holds" in text for text in shown)
+
+
 def test_a_shard_is_scored_alone(outputs, kernel, small):
     shard = {"scan.shards": 3, "scan.shard": 2}
     execute("13_scan", small | {"overrides": SMALL | shard}, outputs / "13_scan.ipynb", kernel)
