@@ -28,6 +28,7 @@ MEASURED = (
     *(*MEASURES, "cacc", "delta_pacc", "far_train", "poison_few_purity"),
     *(f"{name}_never_poisoned" for name in MEASURES),
 )
+SPREAD = "spread"  # the attack
 CLOSE = 5.0  # points over the model that never saw poison: what still counts as clean
 
 
@@ -48,7 +49,7 @@ def read_kept(profile: str) -> pd.DataFrame:
     records = to_frame(own)
     records = add_columns(records, [*MEASURED, "study", "value"])
     return records.assign(
-        **{name: records[name].astype(object).fillna("") for name in ("study", "value")}
+        **{name: records[name].astype(object).fillna("").map(str) for name in ("study", "value")}
     )
 
 
@@ -72,6 +73,8 @@ def weigh_claims(records: pd.DataFrame, claims: list[Claim]) -> pd.DataFrame:
     rows = []
     for claim in claims:
         own = records[records.study == claim.study]
+        if claim.topic != ADAPTIVE:  # who has a section of its own
+            own = own[own.attack != SPREAD]
         for dataset in records.dataset.unique():
             values = claim.measure(own[own.dataset == dataset]).dropna().astype(float)
             about = {"topic": claim.topic, "claim": claim.says, "dataset": dataset}
@@ -251,7 +254,7 @@ CLAIMS = [
             ADAPTIVE,
             f"{name_method(defence)} ends at most {CLOSE:g} points of ASR over it where the "
             "trigger is spread over hundreds of words",
-            excess_under("spread", defence),
+            excess_under(SPREAD, defence),
         )
         for defence in ("bedkd", "bedkd_plus")
     ),
@@ -293,10 +296,11 @@ def describe(row) -> str:
 
 
 def count_failures(records: pd.DataFrame) -> pd.DataFrame:
-    """Of each defence and data set: cells, those that end more than CLOSE points of ASR over the
-    model that never saw poison, that share with its 95% Wilson interval (percent), and the standard
-    deviation of the ASR over the seeds, mean of the attacks."""
-    rows = records[(records.study == "") & (records.attack != "none")].copy()
+    """Of each defence and data set, but for the attack that knows the method: cells, those that end
+    more than CLOSE points of ASR over the model that never saw poison, that share with its 95%
+    Wilson interval (percent), and the standard deviation of the ASR over the seeds, mean of the
+    attacks."""
+    rows = records[(records.study == "") & ~records.attack.isin(["none", SPREAD])].copy()
     rows["over"] = rows.asr - rows.asr_never_poisoned
     found = []
     for (defence, dataset), part in rows.dropna(subset="over").groupby(
