@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from bedkd.core.errors import BedkdError
-from bedkd.report import findings
-from bedkd.report.findings import CLAIMS, Claim, excess, gain, lay_out_claims, weigh_claims
+from bedkd.report import claims, findings
+from bedkd.report.claims import CLAIMS, excess, gain
+from bedkd.report.findings import Claim, lay_out_claims, weigh_claims
 from bedkd.report.findings_figures import draw_seeds, draw_shift, draw_study
 
 NEVER = {"asr_never_poisoned": 10.0, "lfr_target_never_poisoned": 12.0, "pacc_never_poisoned": 88.0}
@@ -51,16 +52,16 @@ def test_a_claim_holds_or_its_opposite_does_or_it_is_open():
 
 
 def test_the_interval_is_students():
-    row = weigh(Claim("t", "s", findings.far_over("synbkd", "badwords"))).iloc[0]
+    row = weigh(Claim("t", "s", claims.far_over("synbkd", "badwords"))).iloc[0]
     assert row["mean"] == 39 and row.half_width == pytest.approx(0, abs=1e-9) and row.n == 3
-    row = weigh(Claim("t", "s", findings.loss_of_clean("bedkd"))).iloc[0]
+    row = weigh(Claim("t", "s", claims.loss_of_clean("bedkd"))).iloc[0]
     assert row["mean"] == 5 and row.half_width == pytest.approx(4.3027 / np.sqrt(3), rel=1e-3)
 
 
 def test_what_was_not_measured_is_said():
     rows = weigh(Claim("t", "s", gain("delta_pacc", "onion")))
     assert rows.verdict.item() == "not measured" and rows.n.item() == 0
-    study = Claim("t", "of a study", findings.excess_at(0.1, "bedkd"), "poison_rate")
+    study = Claim("t", "of a study", claims.excess_at(0.1, "bedkd"), "poison_rate")
     assert weigh(study).verdict.item() == "not measured"
     both = pd.concat([make_records(), make_records("poison_rate", "0.1")])
     assert weigh(study, records=both).n.item() == 6
