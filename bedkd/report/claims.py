@@ -58,28 +58,26 @@ def between(metric: str, first: object, second: object, defence: str = "bedkd") 
     return measure
 
 
-def excess_at(value: object, defence: str) -> Callable[[pd.DataFrame], pd.Series]:
-    """At one value of a study, CLOSE minus how far the ASR lies over that of the model that never
-    saw poison: above zero where the defence still holds."""
+def clearance(defence: str, **where: object) -> Callable[[pd.DataFrame], pd.Series]:
+    """CLOSE minus how far the ASR ends over that of the model that never saw poison, in the records
+    with these values (`value=0.05`, `attack="spread"`): above zero where the defence holds."""
 
     def measure(records: pd.DataFrame) -> pd.Series:
-        return CLOSE - excess("asr", defence)(records[records.value == str(value)])
+        for field, value in where.items():
+            records = records[records[field] == str(value)]
+        return CLOSE - excess("asr", defence)(records)
 
     return measure
 
 
-def excess_under(attack: str, defence: str) -> Callable[[pd.DataFrame], pd.Series]:
-    """The same under one attack."""
-
-    def measure(records: pd.DataFrame) -> pd.Series:
-        return CLOSE - excess("asr", defence)(records[records.attack == attack])
-
-    return measure
+def hold(defence: str) -> str:
+    return f"{name_method(defence)} ends at most {CLOSE:g} points of ASR over never poisoned,"
 
 
 RIVALS = ("finetune", "onion", "imbert", "textguard", "w2s", "rga", "ga", "npo", "dup")
 SHIFT, CLEAN, ROWS, CODE = "Trigger shifting", "A clean model", "Which rows", "Text and code"
 RATES, LABELS = "Poison rate", "Label mode"
+POISON_RATES, LABEL_MODES = (0.01, 0.05, 0.1, 0.2), ("mixed", "dirty", "clean")
 CLAIMS = [
     Claim(
         SHIFT,
@@ -137,44 +135,14 @@ CLAIMS = [
         "choices",
     ),
     *(
-        Claim(
-            RATES,
-            f"{name_method(defence)} ends at most {CLOSE:g} points of ASR over a model that never "
-            f"saw poison, of {rate:.0%} poison",
-            excess_at(rate, defence),
-            "poison_rate",
+        Claim(topic, f"{hold(defence)} {where}", clearance(defence, **fields), study)
+        for topic, study, cases in (
+            (RATES, "poison_rate", {f"of {r:.0%} poison": {"value": r} for r in POISON_RATES}),
+            (LABELS, "label_mode", {f"of {m}-label poison": {"value": m} for m in LABEL_MODES}),
+            (ADAPTIVE, "", {"of a trigger spread over hundreds of words": {"attack": SPREAD}}),
+            (ADAPTIVE, "resistance", {"of a victim trained to resist the DMM": {"value": 2}}),
         )
         for defence in ("bedkd", "bedkd_plus")
-        for rate in (0.01, 0.05, 0.1, 0.2)
-    ),
-    *(
-        Claim(
-            LABELS,
-            f"{name_method(defence)} ends at most {CLOSE:g} points of ASR over it with "
-            f"{mode}-label poison",
-            excess_at(mode, defence),
-            "label_mode",
-        )
-        for defence in ("bedkd", "bedkd_plus")
-        for mode in ("mixed", "dirty", "clean")
-    ),
-    *(
-        Claim(
-            ADAPTIVE,
-            f"{name_method(defence)} ends at most {CLOSE:g} points of ASR over it where the "
-            "trigger is spread over hundreds of words",
-            excess_under(SPREAD, defence),
-        )
-        for defence in ("bedkd", "bedkd_plus")
-    ),
-    *(
-        Claim(
-            ADAPTIVE,
-            f"{name_method(defence)} ends at most {CLOSE:g} points of ASR over it where the victim "
-            "was trained to resist the DMM",
-            excess_at(2, defence),
-            "resistance",
-        )
-        for defence in ("bedkd", "bedkd_plus")
+        for where, fields in cases.items()
     ),
 ]

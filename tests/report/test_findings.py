@@ -61,7 +61,7 @@ def test_the_interval_is_students():
 def test_what_was_not_measured_is_said():
     rows = weigh(Claim("t", "s", gain("delta_pacc", "onion")))
     assert rows.verdict.item() == "not measured" and rows.n.item() == 0
-    study = Claim("t", "of a study", claims.excess_at(0.1, "bedkd"), "poison_rate")
+    study = Claim("t", "of a study", claims.clearance("bedkd", value=0.1), "poison_rate")
     assert weigh(study).verdict.item() == "not measured"
     both = pd.concat([make_records(), make_records("poison_rate", "0.1")])
     assert weigh(study, records=both).n.item() == 6
