@@ -20,7 +20,9 @@ def run_job(plan_file: Path, job: str) -> int:
     slots = plan["slots"] if job in plan["jobs"] else []
     with hold_gpu(plan_file.parent, slots), open_kernel() as kernel:
         for name in specs[job].get("members", [job]):
-            if specs[name].get("is_todo", True):
+            # the job itself in any case: Snakemake, which has taken the stamp away then, calls what
+            # ended as the batch was killed incomplete, and the plan called it done
+            if name == job or specs[name]["is_todo"]:
                 code = run_notebook(plan_file.parent, name, specs[name], kernel)
     return code
 

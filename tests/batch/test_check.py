@@ -28,7 +28,9 @@ sweeps: {victim: {values: [tiny-bert, tiny-roberta], attack: badwords}}
 
 
 @pytest.fixture
-def profile(tmp_path, outputs):
+def profile(tmp_path, outputs, monkeypatch):
+    # times are those of the tests' own records, whatever the reference has
+    monkeypatch.setattr(estimate, "PROJECT", tmp_path)
     path = tmp_path / "small.yaml"
     path.write_text(textwrap.dedent(SMALL))
     return str(path)
@@ -331,12 +333,11 @@ def test_what_changes_no_time_does_not_matter(profile):
     assert expect(run, "onion", [defence]) == 7.0
 
 
-def test_reference_records_count_too(profile, tmp_path, monkeypatch):
+def test_reference_records_count_too(profile, tmp_path):
     run = open_run(profile, "toy-sentiment", "badwords", 3)
     folder = tmp_path / "outputs/reference"
     folder.mkdir(parents=True)
     (folder / "records.jsonl").write_text(json.dumps(record(run)) + "\n")
-    monkeypatch.setattr(estimate, "PROJECT", tmp_path)
     assert expect(run, "victim", estimate.read_records()) == 10.0
 
 

@@ -1,5 +1,6 @@
 """The batch, for real: Snakemake, papermill and kernels on two small cells."""
 
+import base64
 import contextlib
 import json
 import os
@@ -231,6 +232,21 @@ def test_a_failing_notebook_stops_none_that_shares_its_kernel(tmp_path, monkeypa
     assert run_job_module.run_job(tmp_path / "plan.json", "c/x") == 0
     left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("notebooks/*/*")]
     assert sorted(left) == ["notebooks/a/x.failed", "notebooks/c/x.done"]
+
+
+def test_a_finished_job_that_snakemake_calls_incomplete_is_run_again(profile, batch):
+    """Killed between a job's stamp and Snakemake's note of its end, a batch leaves this: the plan
+    has nothing to do in that job, Snakemake takes its stamp away and wants it run."""
+    folder = batch / "small"
+    plan = json.loads((folder / "plan.json").read_text())
+    done, again = (name for name, job in plan["jobs"].items() if job["title"].endswith("finetune"))
+    stamp = job_file(folder, done, "done")
+    incomplete = base64.b64encode(str(stamp.relative_to(folder)).encode()).decode()
+    (folder / ".snakemake/incomplete" / incomplete).touch()
+    job_file(folder, again, "done").unlink()  # so that Snakemake is called at all
+    result = reproduce(profile, batch)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert stamp.exists() and len(ended(result)) == 1
 
 
 def follow(first):
