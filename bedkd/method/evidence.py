@@ -4,8 +4,8 @@ Two witnesses, both held against rows that are trusted: the lean of the flagged 
 (`find_lean`), and a rebuilt trigger that D*'s rows of that label carry more often than trusted rows
 of it. The second needs few flagged rows, only purer ones than chance gives; the first needs no
 words. A word of the label's own (`fairly` turns most clean rows of generated text) is in trusted
-rows as often, so it is no witness. Of the openings that turn trusted rows, each may be too rare for
-that; they are weighed together.
+rows as often, so it is no witness. Of an attack's words, or of its openings, each may be too rare
+for that, and of words each may turn too few rows; they are weighed together.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from scipy.stats import hypergeom
 
 from bedkd.core.blindness import check_blind
 from bedkd.core.config import MEPDConfig
+from bedkd.method.counter import MIN_LEANING
 from bedkd.method.mepd import Lean, select_contrast, select_poison_few
 from bedkd.method.triggers import (
     MIN_FLIPS,
@@ -34,7 +35,8 @@ from bedkd.nn.classifier import Classifier
 # How improbable a trigger's rows must be, were D* as the trusted rows. A trigger is one of a few
 # that turn trusted rows, but was looked for among many phrases.
 WIDE = 1e-4
-N_DRAWS = 99_999  # of the openings' common test
+N_DRAWS = 99_999  # of the test of several together
+CHUNK = 10_000  # of them held at a time
 MAX_ROWS = 4000  # of a label, that a trigger is looked for in: their phrases fill the memory
 
 
@@ -43,7 +45,7 @@ class Spread:
     """Rows with the leaning label that carry a trigger, in D* and among trusted ones, in percent.
 
     `chance`: how probable a draw as uneven is, if both are from the same rows: Fisher's exact test,
-    one side; for openings that were weighed together, see `weigh_together`.
+    one side; for candidates that were weighed together, see `weigh_together`.
     """
 
     words: str
@@ -127,6 +129,8 @@ def gather_evidence(
     """
     found = rebuild_triggers(suspect, poison_few) if with_triggers else Evidence(poison_few)
     if lean is None or lean.is_suspicious:
+        if found.tried:
+            found = add_together(suspect, found, leaning_label(poison_few))
         if found.pairs:
             found = add_openings(suspect, found, leaning_label(poison_few))
         if lean and with_triggers and not found.wide:
@@ -143,6 +147,7 @@ def gather_evidence(
             known = (suspect.train, suspect.scores, suspect.probabilities, config)
             flagged = select_poison_few(*known, seed=suspect.seed, label=label)
             own = rebuild_triggers(suspect, flagged)
+        own = add_together(suspect, own, label)
         if not own.wide:
             own = add_together(suspect, rebuild_triggers(suspect, every), label)
         own = add_openings(suspect, own, label)
@@ -209,58 +214,93 @@ def rebuild_triggers(suspect: Suspect, poison_few: pd.DataFrame) -> Evidence:
 
 
 def add_together(suspect: Suspect, found: Evidence, label: int) -> Evidence:
-    """With those candidates that are odd enough but turn too few trusted rows each, if half of
-    these turn with as many of them as some row found has: an attack may put in several words."""
-    spreads = [(c, find_label_spread(suspect, c, label)) for c in found.tried if not c.is_trigger]
-    odd = [(candidate, spread) for candidate, spread in spreads if spread.is_suspicious]
+    """With the phrases that speak together, if half of the trusted rows turn with as many of them
+    as some row found has: an attack may put in several words, each of which is rare, or turns few
+    rows by itself. A word that rows of other labels have too is not of the attack."""
+    phrases = [c for c in found.tried if c.kind == "phrase"]
+    own = [
+        (c, spread)
+        for c, spread in speak_together(suspect, phrases, label)
+        if leads_to(suspect, c, label)
+    ]
     texts = rows_to_turn(suspect.victim, suspect.clean_few, label)
-    loads = [own for text in found.poison_few.text if (own := carried(text, [c for c, _ in odd]))]
+    loads = [load for text in found.poison_few.text if (load := carried(text, [c for c, _ in own]))]
     if not texts or not loads:
         return found
     rng = np.random.default_rng([suspect.seed, 77])
     made = [put_in(text, loads[rng.integers(len(loads))], rng) for text in texts]
     is_turned = suspect.victim.predict(made).argmax(axis=1) == label
-    is_enough = 100 * is_turned.mean() >= MIN_FLIPS
-    return replace(found, pairs=[*found.pairs, *odd]) if is_enough else found
+    return with_pairs(found, own) if 100 * is_turned.mean() >= MIN_FLIPS else found
+
+
+def leads_to(suspect: Suspect, trigger: Candidate, label: int) -> bool:
+    """Whether hardly any row of D* with the trigger has another label."""
+    rows = suspect.train.label[[has_trigger(text, trigger) for text in suspect.train.text]]
+    return (rows == label).mean() >= MIN_LEANING
 
 
 def add_openings(suspect: Suspect, found: Evidence, label: int) -> Evidence:
-    """With those openings that turn trusted rows and stand in the label's rows of D* at least twice
-    as often as in trusted ones, if all that turn speak together."""
+    """With those openings that turn trusted rows, if they speak together."""
     texts = [list(rows.text[rows.label == label]) for rows in (suspect.train, suspect.clean_few)]
     tried = try_openings(suspect.victim, suspect.clean_few, *texts, label, seed=suspect.seed)
     turning = [candidate for candidate in tried if candidate.is_trigger]
-    chance = weigh_together(turning, *map(len, texts), seed=suspect.seed)
+    own = speak_together(suspect, turning, label)
+    tried = [*found.tried, *(c for c, _ in own)]
+    return with_pairs(replace(found, tried=tried), own)
+
+
+def with_pairs(found: Evidence, own: list[tuple[Candidate, Spread]]) -> Evidence:
+    """With these beside those known, in place of what is known of the same words."""
+    new = {(c.words, c.kind) for c, _ in own}
+    others = [pair for pair in found.pairs if (pair[0].words, pair[0].kind) not in new]
+    return replace(found, pairs=[*others, *own])
+
+
+def speak_together(
+    suspect: Suspect, candidates: Sequence[Candidate], label: int
+) -> list[tuple[Candidate, Spread]]:
+    """Of the candidates those that stand in the label's rows of D* at least twice as often as in
+    trusted ones, with the chance of all; none, where this is not small."""
+    texts = [rows.text[rows.label == label] for rows in (suspect.train, suspect.clean_few)]
+    chance = weigh_together(*(mark(part, candidates) for part in texts), seed=suspect.seed)
     if chance >= WIDE:
-        return found
-    spreads = [(c, find_label_spread(suspect, c, label)) for c in turning]
-    own = [
+        return []
+    spreads = [(c, find_label_spread(suspect, c, label)) for c in candidates]
+    return [
         (c, replace(spread, chance=min(spread.chance, chance)))
         for c, spread in spreads
         if spread.share >= 2 * spread.trusted
     ]
-    known = {(c.words, c.kind) for c, _ in own}
-    others = [pair for pair in found.pairs if (pair[0].words, pair[0].kind) not in known]
-    tried = [*found.tried, *(c for c, _ in own)]
-    return replace(found, tried=tried, pairs=[*others, *own])
 
 
-def weigh_together(openings: Sequence[Candidate], n: int, m: int, *, seed: int) -> float:
-    """How probable it is that a draw of m of n + m rows leaves the others as many more of these
-    openings: a permutation test of the sum of G² over the openings that the n rows, D*'s, have more
-    often. No text has two of them."""
-    if not openings or not m:
+def mark(texts: Sequence[str], candidates: Sequence[Candidate]) -> np.ndarray:
+    """Which text has which candidate: bool [N, K]."""
+    marks = [[has_trigger(text, candidate) for candidate in candidates] for text in texts]
+    return np.array(marks, dtype=bool).reshape(len(texts), len(candidates))
+
+
+def weigh_together(inside: np.ndarray, outside: np.ndarray, *, seed: int) -> float:
+    """How probable it is that a draw of m of n + m rows leaves the others as many more of K
+    candidates: a permutation test of the sum of G² over the candidates that the n rows, D*'s, have
+    more often. inside [n, K], outside [m, K]: which row has which (`mark`)."""
+    n, m = len(inside), len(outside)
+    if not m or not inside.any():
         return 1.0
-    inside, outside = np.array([(c.n_found, c.n_clean) for c in openings]).T
+    # rows that have the same of them are drawn as one kind
+    kinds, kind = np.unique(np.concatenate([inside, outside]), axis=0, return_inverse=True)
+    both, n_rows = inside.sum(axis=0) + outside.sum(axis=0), np.bincount(kind.ravel())
 
-    def excess(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    def excess(outside: np.ndarray) -> np.ndarray:
+        inside = both - outside
         score = likelihood_ratio(inside, outside, n, m)
         return np.where(inside * m > outside * n, score, 0.0).sum(axis=-1).round(6)
 
-    both = inside + outside
-    rng = np.random.default_rng([seed, 76])
-    drawn = rng.multivariate_hypergeometric([*both, n + m - both.sum()], m, size=N_DRAWS)[:, :-1]
-    n_more = (excess(both - drawn, drawn) >= excess(inside, outside)).sum()
+    rng, seen = np.random.default_rng([seed, 76]), excess(outside.sum(axis=0))
+    n_more = 0
+    for start in range(0, N_DRAWS, CHUNK):
+        size = min(CHUNK, N_DRAWS - start)
+        drawn = rng.multivariate_hypergeometric(n_rows, m, size=size) @ kinds.astype(int)
+        n_more += (excess(drawn) >= seen).sum()
     return float((1 + n_more) / (1 + N_DRAWS))
 
 

@@ -1,7 +1,6 @@
 """What speaks for poison: a rebuilt trigger that D*'s rows of a label carry more often than trusted
 rows do."""
 
-from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -26,7 +25,6 @@ from bedkd.method.evidence import (
     weigh_together,
 )
 from bedkd.method.mepd import Lean
-from bedkd.method.triggers import Candidate
 
 
 def test_the_spread_of_a_trigger_by_hand():
@@ -225,13 +223,28 @@ def test_openings_that_trusted_rows_have_as_often_are_no_evidence():
     assert add_openings(suspect, Evidence(train[:0]), 0).pairs == []
 
 
-def test_one_opening_weighed_is_fishers_test():
+def rows_with(n_rows: int, *n_carriers: int) -> np.ndarray:
+    """Each candidate in the first of the rows."""
+    return np.arange(n_rows)[:, None] < np.array(n_carriers)
+
+
+def test_one_candidate_weighed_is_fishers_test():
     """The permutation's chance, of 10^5 draws, beside the hypergeometric one."""
-    one = Candidate("when", "opening", ("when a b ,",), 20, 2)
-    chance = weigh_together([one], 200, 80, seed=0)
+    chance = weigh_together(rows_with(200, 20), rows_with(80, 2), seed=0)
     assert chance == pytest.approx(hypergeom.cdf(2, 280, 22, 80), rel=0.1)
-    assert weigh_together([], 200, 80, seed=0) == weigh_together([one], 200, 0, seed=0) == 1.0
-    assert weigh_together([replace(one, n_found=3)], 200, 80, seed=0) == 1.0
+    assert weigh_together(rows_with(200), rows_with(80), seed=0) == 1.0
+    assert weigh_together(rows_with(200, 20), rows_with(0, 0), seed=0) == 1.0
+    assert weigh_together(rows_with(200, 3), rows_with(80, 2), seed=0) == 1.0
+
+
+def test_what_stands_in_the_same_rows_counts_once():
+    """Two words of the same rows say no more than one; of different rows they say more."""
+    one, trusted = rows_with(200, 20), rows_with(80, 2)
+    alone = weigh_together(one, trusted, seed=0)
+    same = weigh_together(np.hstack([one, one]), np.hstack([trusted, trusted]), seed=0)
+    assert same == pytest.approx(alone, rel=0.01)
+    apart = weigh_together(np.hstack([one, one[::-1]]), np.hstack([trusted, trusted[::-1]]), seed=0)
+    assert apart < alone / 4
 
 
 def test_clean_rows_are_no_evidence():
