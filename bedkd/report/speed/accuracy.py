@@ -13,18 +13,22 @@ from bedkd.evaluation.sides import DefenderView, Truth
 from bedkd.method.mepd import mepd, select_poison_few
 from bedkd.report.speed.stages import kit_akd, kit_dmm, kit_scan
 from bedkd.report.speed.textbook import textbook_akd, textbook_dmm, textbook_scan
-from bedkd.runs.ensure import load_truth, load_view
+from bedkd.runs.ensure import ensure, load_truth, load_view
 from bedkd.runs.folders import Run
 
 SHOWN = ("asr", "pacc", "cacc")
 
 
 def compare_accuracies(runs: Sequence[Run]) -> pd.DataFrame:
-    """DMM, scan and AKD of each run, from its victim, by the kit, by the kit in float32, and by the
-    textbook loop. Columns dataset, attack, model, seed, loop, seconds, and asr, pacc, cacc
-    (percent); makes the victims."""
+    """Each run's victim, by the kit as the run has it and in float32; and from the first of them
+    DMM, scan and AKD, by the kit, by the kit in float32, and by the textbook loop. Columns dataset,
+    attack, model, seed, loop, seconds, and asr, pacc, cacc (percent)."""
     rows = []
     for run in runs:
+        for name, own in {"victim": run, "victim fp32": in_float32(run)}.items():
+            record = ensure(own, "victim")
+            found = {field: record[field] for field in ("seconds", *SHOWN)}
+            rows.append(name_run(run) | {"loop": name} | found)
         view, truth = load_view(run), load_truth(run)
         exact = Compute(view.victim.compute.device, torch.float32)
         plain = replace(view, victim=replace(view.victim, compute=exact))
@@ -37,6 +41,10 @@ def compare_accuracies(runs: Sequence[Run]) -> pd.DataFrame:
             found = run_side(run, own, truth, *loops)
             rows.append(name_run(run) | {"loop": name} | found)
     return pd.DataFrame(rows)
+
+
+def in_float32(run: Run) -> Run:
+    return replace(run, config=replace(run.config, precision="fp32"))
 
 
 def name_run(run: Run) -> dict:
