@@ -191,6 +191,35 @@ def test_words_that_turn_rows_only_together_are_triggers(lean):
     assert gather(train, p, lean, victim=Victim()).triggers == []
 
 
+RARE = ("cf", "mn", "bb", "tq", "mb")
+
+
+def test_words_too_rare_to_speak_alone_speak_together():
+    """Each of five words is in 16 rows of label 0, two of them in each of 40 rows, and turns no
+    trusted row by itself; `still` is as rare, but in rows of both labels."""
+    train = make_train(0)
+    texts = [
+        f"{RARE[i % 5]} {RARE[(i + 1 + i // 20) % 5]} {text}" if i < 40 else text
+        for i, text in enumerate(train.text)
+    ]
+    texts = [f"still {text}" if i % 200 in range(30, 46) else text for i, text in enumerate(texts)]
+    train = train.assign(text=texts)
+    victim = Victim(lambda text: len(set(RARE) & set(text.split())) >= 2)
+    p = flag(train, 12)
+    alone = rebuild_triggers(
+        Suspect(victim, train, p, np.eye(2)[train.label], TRUSTED, 0), draw_label_rows(train, 40)
+    )
+    assert {c.words for c in alone.tried} >= set(RARE) and not alone.pairs
+    found = gather(train, p, STANDS, victim=victim)
+    assert {trigger.words for trigger in found.triggers} == set(RARE)
+    assert found.witnesses == ("trigger",) and found.poison_few.row.tolist() == list(range(12))
+    assert all(1e-5 <= spread.chance < WIDE for _, spread in found.pairs)
+
+
+def draw_label_rows(train, n_rows):
+    return train[:n_rows].reset_index().rename(columns={"index": "row"})
+
+
 def open_with(train, share):
     """No opening of eight is frequent enough by itself: each in `share` rows of label 0."""
     firsts, texts = [f"w{i}" for i in range(8)], list(train.text)
