@@ -1,5 +1,6 @@
 # Each line is a command a person could type.
 #   make reproduce [PROFILE=quick] [CORES=2]   make test   make lint   make format   make lab
+#   make report                                README.md, out of what outputs/reference/ keeps
 #   make venv PYTHON=python3.12                another interpreter, before the first install
 #   make test-slow                             batches killed at ten moments, a full disk
 #   make test-browser                          notebooks in JupyterLab and a Chromium that is there
@@ -18,10 +19,10 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys "metadata.papermill cell.metad
 	metadata.widgets metadata.language_info.version metadata.vscode cell.metadata.vscode"
 
 .DELETE_ON_ERROR:
-.PHONY: help venv reproduce test test-slow test-browser test-slurm lint format lab
+.PHONY: help venv reproduce test test-slow test-browser test-slurm lint format lab report
 
 help:
-	@sed -n '2,6s/^# *//p' Makefile
+	@sed -n '2,7s/^# *//p' Makefile
 
 venv: $(STAMP)
 
@@ -58,6 +59,9 @@ format: venv
 	$(STRIP) notebooks/*.ipynb
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+report: venv
+	$(BIN)/python -m bedkd.report.readme
 
 lab: venv
 	$(BIN)/jupyter lab notebooks

@@ -1,0 +1,203 @@
+"""README.md: its sentences are those of `readme.md.j2`, its numbers those of outputs/reference/
+(`make report`)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bedkd.core.errors import BedkdError
+from bedkd.core.files import write_text
+from bedkd.report.claims import RIVALS, SPREAD
+from bedkd.report.findings import CELL, CLOSE, count_failures, read_kept
+from bedkd.report.layouts import DEFENCE_NAMES, NAMES
+from bedkd.report.overview import compare_cells, describe_verdict
+from bedkd.report.published import describe_difference
+from bedkd.report.show import NOTHING
+from bedkd.report.table_cells import make_cells
+from bedkd.report.tables import describe_source, to_markdown
+from bedkd.runs.profiles import PROJECT, load_profile
+
+README, REFERENCE = PROJECT / "README.md", PROJECT / "outputs" / "reference"
+PROFILES = ("laptop", "quick", "evidence")
+METRICS = ("asr", "delta_pacc", "lfr_target", "cacc")
+COMPARED = ("none", "bedkd", "bedkd_plus", "never_poisoned")  # in every cell of the main table
+ROWS = {
+    **{name: DEFENCE_NAMES[name] for name in ("none", *RIVALS)},
+    "bedkd": "BeDKD as printed",
+    "bedkd_plus": "**BeDKD+**",
+    "never_poisoned": DEFENCE_NAMES["never_poisoned"],
+}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a profile. cells: `select_cells` of its records."""
+
+    profile: str
+    records: pd.DataFrame
+    cells: pd.DataFrame
+
+    @property
+    def commit(self) -> str:
+        return self.records.commit[0][:9]
+
+    @property
+    def source(self) -> str:
+        """Model, seeds, rows, device and commit of the cells, in a sentence or two."""
+        done = self.cells.assign(state="ok")
+        said = f"{describe_source(done).removesuffix('.')}, at commit {self.commit}."
+        return f"{said} {describe_difference(done, 'table1')}".strip()
+
+    @property
+    def verdict(self) -> str:
+        """The report's own sentence, of these cells."""
+        return describe_verdict(compare_cells(as_results(self.cells)))
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Of each defence, `2 of 19`: cells that end over CLOSE, see `count_failures`."""
+        counts = count_failures(self.cells).groupby("defence")[["failed", "cells"]].sum()
+        return {row.Index: f"{row.failed} of {row.cells}" for row in counts.itertuples()}
+
+
+def find_kept(profile: str) -> Kept | None:
+    """None: no record is kept of it, or records of several commits, which are no one campaign and
+    go into no table together."""
+    try:
+        records = read_kept(profile)
+    except BedkdError:  # the template says what makes them
+        return None
+    cells = select_cells(records)
+    return Kept(profile, records, cells) if records.commit.nunique() == 1 and len(cells) else None
+
+
+def select_cells(records: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the main grid's attacked cells (CELL) in which each of COMPARED has its numbers;
+    the attack that knows the method is left to the limits. `delta_pacc` of the victim too, whose
+    record was there before that of the model that never saw poison."""
+    rows = records[(records.study == "") & ~records.attack.isin(["none", SPREAD])]
+    rows = rows[rows.defence.isin(ROWS)].dropna(subset=["asr", "pacc", "lfr_target", "cacc"])
+    n = rows[rows.defence.isin(COMPARED)].groupby(CELL).defence.nunique()
+    rows = rows.merge(n[n == len(COMPARED)].rename("n_compared").reset_index(), on=CELL)
+    never = rows[rows.defence == "never_poisoned"].set_index(CELL).pacc.rename("pacc_clean")
+    rows = rows.merge(never.reset_index(), on=CELL)
+    return rows.assign(delta_pacc=(rows.pacc - rows.pacc_clean).abs())
+
+
+def as_results(cells: pd.DataFrame) -> pd.DataFrame:
+    """As tables take them: finished, and of no folder."""
+    return cells.assign(state="ok", sources=[()] * len(cells))
+
+
+def average(cells: pd.DataFrame) -> pd.DataFrame:
+    """A row a defence, METRICS as columns: over the seeds, then over data sets and attacks. NaN: it
+    lacks one of these."""
+    found = make_cells(as_results(cells), ["dataset", "attack", "defence"], METRICS)
+    wide = found.pivot(index=["dataset", "attack"], columns=["defence", "metric"], values="value")
+    return wide.mean(skipna=False).unstack("metric")
+
+
+def describe_block(title: str, cells: pd.DataFrame) -> pd.DataFrame:
+    """The rows of some cells in the main table: Data, Defence, METRICS, Cells; all texts."""
+    n = cells.defence.value_counts()
+    means = average(cells).loc[[name for name in ROWS if name in n], list(METRICS)]
+    means.loc["never_poisoned", "delta_pacc"] = float("nan")  # the yardstick itself
+    texts = means.map(show).assign(Cells=n.map(str))
+    texts = texts.rename(index=ROWS, columns=NAMES["metric"]).rename_axis("Defence").reset_index()
+    return texts.assign(Data=[title] + [""] * (len(texts) - 1))
+
+
+def describe_main(kept: list[Kept]) -> str:
+    """The main table, in Markdown: a block for each data set of real text, one for all that a
+    profile has of generated text."""
+    blocks = []
+    for one in kept:
+        if one.profile != "laptop":
+            blocks.append(describe_block(f"generated, `{one.profile}`", one.cells))
+            continue
+        groups = one.cells.groupby("dataset", sort=False)
+        blocks += [describe_block(f"`{name}`", cells) for name, cells in groups]
+    table = pd.concat(blocks).rename_axis(columns=None)
+    return to_markdown(table.set_index(["Data", "Defence"]))
+
+
+def show(value: float) -> str:
+    return NOTHING if pd.isna(value) else f"{value:.1f}"
+
+
+def measure_left(kept: Kept, study: str, by: str) -> list[dict]:
+    """A row for each value of `by`, of a study (empty: the main grid): n cells, and the mean ASR of
+    the victim, of BeDKD+ and of the model that never saw poison in those where all are known."""
+    rows = kept.records[(kept.records.study == study) & (kept.records.attack != "none")]
+    index = [*dict.fromkeys([by, *CELL])]
+    wide = rows.pivot_table(index=index, columns="defence", values="asr")
+    ours = rows[rows.defence == "bedkd_plus"].set_index(index).asr_never_poisoned
+    wide = wide.reindex(columns=["none", "bedkd_plus"]).assign(never=ours).dropna()
+    means = wide.groupby(by).mean().assign(n=wide.groupby(by).size())
+    return means.reset_index(names="at").to_dict("records")
+
+
+def read_survey() -> dict:
+    """Of verdicts.jsonl: how many are right, and what is left of the backdoors that were found.
+
+    `n`: models of generated and of real text; `clean`, and `rates` by the poison rate, the highest
+    first: `3 of 4` are right; `toys`, `real`: the means of those purified; `worst`: the one that
+    loses most accuracy.
+    """
+    lines = (REFERENCE / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = pd.DataFrame(map(json.loads, lines))
+    rows["lost"] = rows.victim_cacc - rows.cacc
+    is_poisoned, is_toy = rows.attack != "none", rows.dataset.str.startswith("toy-")
+    purified, parts = is_poisoned & rows.is_right, {"toys": is_toy, "real": ~is_toy}
+    rates = rows[is_poisoned].groupby("poison_rate").is_right
+    names = ["victim_asr", "asr", "asr_never_poisoned", "delta_pacc", "lost"]
+    return {
+        **{name: rows.loc[purified & part, names].mean().to_dict() for name, part in parts.items()},
+        "n": {name: int(part.sum()) for name, part in parts.items()},
+        "clean": count(rows[~is_poisoned].is_right),
+        "rates": {rate: count(is_right) for rate, is_right in reversed(list(rates))},
+        "worst": rows.loc[rows.lost.idxmax()].to_dict(),
+        "commits": ", ".join(sorted({commit[:9] for commit in rows.commit})),
+    }
+
+
+def count(is_right: pd.Series) -> str:
+    return f"{is_right.sum()} of {len(is_right)}"
+
+
+def percent(share: float) -> str:
+    """`5%` of 0.05."""
+    return f"{100 * float(share):g}%"
+
+
+def render_readme(template: str | None = None) -> str:
+    """README.md as the records have it. `template`: another text than `readme.md.j2`."""
+    kept = {name: find_kept(name) for name in PROFILES}
+    laptop = load_profile("laptop")
+    cell = laptop.run("sst2", "badwords", 0)
+    look = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    # Markdown, not HTML: nothing here is untrusted
+    page = Environment(  # noqa: S701
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, **look
+    )
+    page.filters |= {"one": show, "percent": percent}
+    page.globals |= {"measure_left": measure_left, "describe_main": describe_main}
+    source = page.from_string(template) if template else page.get_template("readme.md.j2")
+    return source.render(
+        **kept,
+        shown=[one for one in kept.values() if one],
+        lost=[name for name, one in kept.items() if not one],
+        close=CLOSE,
+        spread=SPREAD,
+        survey=read_survey(),
+        speed=json.loads((REFERENCE / "speed.json").read_text(encoding="utf-8")),
+        c=cell.config,
+        plus=laptop.plus_run(cell).config,
+    )
+
+
+if __name__ == "__main__":
+    write_text(README, render_readme())
