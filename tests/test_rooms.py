@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from functools import cache
 from graphlib import TopologicalSorter
 
@@ -57,8 +58,8 @@ def test_no_circle():
 
 
 def test_every_module_is_of_use():
-    """To another module or a notebook; those of the stages, and nbconvert's, are found by their
-    names."""
+    """To another module or a notebook; those of the stages, nbconvert's, and what `make` runs, are
+    found by their names."""
     used = set().union(*arrows().values()) | {"bedkd", "bedkd.cli"}
     for path in (PROJECT / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -70,6 +71,7 @@ def test_every_module_is_of_use():
     used |= {
         name.rpartition(".")[0] for name in json.loads(config)["HTMLExporter"]["preprocessors"]
     }
+    used |= set(re.findall(r"-m (bedkd[.\w]+)", (PROJECT / "Makefile").read_text(encoding="utf-8")))
     packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
     assert MODULES.keys() - used - packages == set()
 

@@ -86,15 +86,6 @@ def test_a_typed_number_is_found(typed):
     assert not list_typed(re.sub(r"\d+(\.\d+)?", "{{ number }}", typed))
 
 
-def test_a_changed_record_changes_readme(monkeypatch):
-    other = json.loads((readme.REFERENCE / "speed.json").read_text()) | {"ratio_scan": 77.7}
-    text = render_readme("{{ speed.ratio_scan | one }}")
-    monkeypatch.setattr(readme.json, "loads", lambda line: other)
-    monkeypatch.setattr(readme, "find_kept", lambda profile: None)
-    monkeypatch.setattr(readme, "read_survey", dict)
-    assert render_readme("{{ speed.ratio_scan | one }}") == "77.7" != text
-
-
 def make_records(**more) -> list[dict]:
     """Two attacks and seeds of a data set with COMPARED, and a rival with one of the attacks."""
     numbers = {"none": (99.0, 50.0), "bedkd": (0.0, 52.0), "bedkd_plus": (9.0, 86.0)}
@@ -120,6 +111,20 @@ def keep(tmp_path, monkeypatch):
     path.parent.mkdir(parents=True)
     monkeypatch.setattr(findings, "PROJECT", tmp_path)
     return lambda rows: path.write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_a_changed_record_changes_readme(keep, tmp_path, monkeypatch):
+    template = "{{ speed.ratio_scan | one }} {{ survey.clean }} {{ survey.rates.values() | first }}"
+    old, kept = readme.REFERENCE, tmp_path / "outputs/reference"
+    keep([])
+    verdicts = list(map(json.loads, (old / "verdicts.jsonl").read_text().splitlines()))[:2]
+    cases = ({"attack": "none"}, {"attack": "badwords", "poison_rate": 0.2, "is_right": False})
+    rows = [verdict | own for verdict, own in zip(verdicts, cases, strict=True)]
+    (kept / "verdicts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    speed = json.loads((old / "speed.json").read_text()) | {"ratio_scan": 77.7}
+    (kept / "speed.json").write_text(json.dumps(speed))
+    monkeypatch.setattr(readme, "REFERENCE", kept)
+    assert render_readme(template) == "77.7 1 of 1 0 of 1"
 
 
 def test_a_row_is_a_mean_over_seeds_and_attacks(keep):
@@ -169,7 +174,7 @@ def test_all_profiles_together_make_one_table(keep):
     text = render_readme()
     assert text.count("| **BeDKD+**") == 3 and "Not measured" not in text
     assert "outputs/reference/figures/quick/overview.png" in text
-    assert "Real text*: BeDKD+ takes the mean ASR from 99.5% to 9.5%" in text
+    assert "Real text* (`laptop`): BeDKD+ takes the mean ASR from 99.5% to 9.5%" in text
 
 
 def test_the_victims_record_alone_is_no_cell():
