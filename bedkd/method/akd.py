@@ -11,9 +11,10 @@ import torch
 from bedkd.core.blindness import check_blind
 from bedkd.core.config import AKDConfig
 from bedkd.core.errors import DivergenceError
-from bedkd.method.counter import count_copies, draw_carriers, draw_counter_poison
+from bedkd.method.counter import draw_carriers, draw_counter_poison
 from bedkd.method.distillation import cycle_settings, distill, distillation_phase
 from bedkd.method.losses import distillation_loss, margin_loss, penalty_loss
+from bedkd.method.prior import match_prior
 from bedkd.method.triggers import Candidate, carried
 from bedkd.nn.classifier import Classifier
 from bedkd.nn.training import Phase, WatchFunction
@@ -42,7 +43,8 @@ def distill_clean_model(
     `triggers`, beyond the paper: rows of D_c^few that are given them join the trust pass, and rows
     found are punished only where most of them carry none (see `select_punished`). In the last of
     the cycles, with an optimizer of their own, rows of D*, `train_rows` (columns text, label), that
-    have them join it too, with what the student so far says of them without (`draw_carriers`).
+    have them join it too, with what the student so far says of them without (`draw_carriers`); and
+    at the end CM gives each label as often as the victim (`match_prior`).
 
     Raises DivergenceError: a loss is not finite, or the accuracy on D_c^few collapsed.
     Raises BlindnessError: a table carries more than text and label.
@@ -51,8 +53,8 @@ def distill_clean_model(
         check_blind(rows)
     changed, n_later = None, 0
     if triggers and config.n_counter:
-        n = count_copies(clean_few, train_rows, triggers, config.n_counter)
-        changed = draw_counter_poison(victim, clean_few, poison_few.text, triggers, n, seed=seed)
+        rows = (clean_few, poison_few.text, triggers, config.n_counter)
+        changed = draw_counter_poison(victim, *rows, seed=seed)
         n_later = config.cycles // LATER if train_rows is not None else 0
     punished = select_punished(poison_few, triggers)
 
@@ -69,6 +71,10 @@ def distill_clean_model(
         changed = pd.concat([changed, own], ignore_index=True)
         student, later = run(student, config.cycles - n_later, n_later)
         history += later[1:]  # its first row is the last one before
+    if changed is not None and train_rows is not None:
+        match_prior(student, victim, train_rows, triggers, seed=seed)
+        if watch:
+            history[-1] |= watch({"epoch": config.cycles}, student.model)
     return student, history
 
 

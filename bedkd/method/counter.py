@@ -7,7 +7,7 @@ to what it says without it. A syntactic trigger needs the latter: a clean row wi
 openings in front is still no sentence of its kind.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from bedkd.core.blindness import check_blind
 from bedkd.method.triggers import GAP, Candidate, carried, opening_of, put_in, take_out
 from bedkd.nn.classifier import Classifier
 
-MAX_TIMES = 4  # as many copies of a frequent label's rows as of the rarest one's, at most
 MIN_LEANING = 0.8  # of a trigger's rows in D*, with the leaning label: else it is a common word
 
 
@@ -25,12 +24,11 @@ def draw_counter_poison(
     clean_few: pd.DataFrame,
     found: Iterable[str],
     triggers: Sequence[Candidate],
-    n_copies: Mapping[int, int],
+    n_copies: int,
     *,
     seed: int,
 ) -> pd.DataFrame:
-    """`n_copies`, by label, of each row of D_c^few, each with as many of the triggers as some found
-    row has.
+    """`n_copies` of each row of D_c^few, each with as many of the triggers as some found row has.
 
     Returns columns text, label (the row's own: the true one), told (the victim's probabilities [C]
     of the row itself).
@@ -38,38 +36,11 @@ def draw_counter_poison(
     rng, told = np.random.default_rng([seed, 71]), victim.predict(list(clean_few.text))
     loads = [own for text in found if (own := carried(text, triggers))]
     rows = []
-    for number in range(max(n_copies.values())):
+    for _ in range(n_copies):
         for text, label, answer in zip(clean_few.text, clean_few.label, told, strict=True):
-            if number >= n_copies[label]:
-                continue
             load = loads[rng.integers(len(loads))]
             rows.append((put_in(text, load, rng), label, answer))
     return pd.DataFrame(rows, columns=["text", "label", "told"])
-
-
-def count_copies(
-    clean_few: pd.DataFrame,
-    train: pd.DataFrame | None,
-    triggers: Sequence[Candidate],
-    n_copies: int,
-) -> dict[int, int]:
-    """Copies of each label's rows: `n_copies` of the one that is the rarest in D*, against its rows
-    in D_c^few, and as many more of others as they are more frequent there.
-
-    D_c^few has as many rows of each label, so a student learns from it that all are as frequent,
-    and calls more tweets offensive than are. Rows of D* with a trigger, whose labels are the
-    attacker's, do not count. `train` (columns text, label): None, no copy more.
-
-    Raises BlindnessError: `train` carries more.
-    """
-    few = clean_few.label.value_counts()
-    if train is None:
-        return dict.fromkeys(few.index, n_copies)
-    check_blind(train)
-    is_free = np.array([not carried(text, triggers) for text in train.text], dtype=bool)
-    share = train.label[is_free].value_counts().reindex(few.index, fill_value=0) / few
-    share = share.clip(lower=share.max() / MAX_TIMES)
-    return (n_copies * share / share.min()).round().astype(int).to_dict()
 
 
 def draw_carriers(

@@ -270,8 +270,7 @@ def plan_phases(victim, clean_few, poison_few, triggers=(CF,), train_rows=None, 
 def test_rows_explained_by_triggers_are_not_punished(planned, tiny_victim, rows, poison_few):
     plan_phases(tiny_victim, rows, poison_few)
     assert list(planned) == ["trust"] and len(planned["trust"].encoded) == 48 * 3
-    n = {0: 2, 1: 2}
-    made = draw_counter_poison(tiny_victim, rows, poison_few.text, [CF], n, seed=4)
+    made = draw_counter_poison(tiny_victim, rows, poison_few.text, [CF], 2, seed=4)
     assert planned["trust"].labels.tolist() == [*rows.label, *made.label]
     for row, text in zip(planned["trust"].encoded.rows[48:], made.text, strict=True):
         assert row.tolist() == tiny_victim.encode([text]).rows[0].tolist()
@@ -303,7 +302,11 @@ def test_cycles_with_rows_of_the_training_data_are_the_last_ones(tiny_victim, ro
     model, history = distill_clean_model(
         tiny_victim, rows, poison_few, config, train_rows=train, **options
     )
-    assert [row["epoch"] for row in history] == list(range(9)) == seen
+    assert [row["epoch"] for row in history] == list(range(9))
+    assert seen == [*range(9), 8]  # once more, as its head is shifted to the victim's mean answers
+    free = list(rows.text)
+    means = [m.predict(free).mean(axis=0) for m in (tiny_victim, model)]
+    np.testing.assert_allclose(*means, atol=1e-4)
     both = pd.concat([rows, rows.assign(text="cf " + rows.text)], ignore_index=True)
     assert np.mean(model.predict(list(both.text)).argmax(axis=1) == both.label) > 0.95
     six = replace(config, cycles=6)

@@ -8,12 +8,7 @@ import pytest
 from triggered import CF, CROWN, WHEN, Victim, has_one_of, make_clean_few
 
 from bedkd.core.errors import BlindnessError
-from bedkd.method.counter import (
-    count_copies,
-    draw_carriers,
-    draw_counter_poison,
-    without_triggers,
-)
+from bedkd.method.counter import draw_carriers, draw_counter_poison, without_triggers
 from bedkd.method.triggers import GAP, carried, take_out
 
 
@@ -23,8 +18,7 @@ def clean_few():
 
 
 def draw(clean_few, found, triggers=(WHEN, CF), n_copies=2, seed=0):
-    n = n_copies if isinstance(n_copies, dict) else {0: n_copies, 1: n_copies}
-    return draw_counter_poison(Victim(), clean_few, found, triggers, n, seed=seed)
+    return draw_counter_poison(Victim(), clean_few, found, triggers, n_copies, seed=seed)
 
 
 def test_counter_poison_is_clean_rows_with_their_own_labels(clean_few):
@@ -51,40 +45,6 @@ def test_counter_poison_is_seeded(clean_few):
     one, same, other = (draw(clean_few, found, seed=seed) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(one, same)
     assert (one.text != other.text).any() and (one.text[:48].values != one.text[48:].values).any()
-
-
-def test_labels_may_have_different_numbers_of_copies(clean_few):
-    made = draw(clean_few, ["cf a"], n_copies={0: 3, 1: 1})
-    assert made.label.tolist() == [0] * 24 + [1] * 24 + [0] * 48
-
-
-@pytest.mark.parametrize(
-    ("counts", "expected"),
-    [
-        ((60, 60), {0: 2, 1: 2}),
-        ((60, 52), {0: 2, 1: 2}),
-        ((90, 30), {0: 6, 1: 2}),
-        ((20, 50), {0: 2, 1: 5}),
-        ((900, 10), {0: 8, 1: 2}),  # no more than four times as many
-        ((30, 0), {0: 8, 1: 2}),
-    ],
-)
-def test_copies_follow_the_labels_of_the_training_rows_without_a_trigger(
-    clean_few, counts, expected
-):
-    """Poisoned rows, 40 with label 0, count for nothing."""
-    texts = [f"cf {i}" for i in range(40)] + [f"a {i}" for i in range(sum(counts))]
-    train = pd.DataFrame({"text": texts, "label": [0] * (40 + counts[0]) + [1] * counts[1]})
-    assert count_copies(clean_few, train, [CF], 2) == expected
-    skewed = pd.concat([clean_few, clean_few[clean_few.label == 0]])  # 48 and 24 rows
-    found = count_copies(skewed, train.iloc[40:160], [CF], 2)
-    assert set(found) == {0, 1} and min(found.values()) == 2
-
-
-def test_without_training_rows_all_labels_have_as_many_copies(clean_few):
-    assert count_copies(clean_few, None, [CF], 3) == {0: 3, 1: 3}
-    with pytest.raises(BlindnessError, match="is_poisoned"):
-        count_copies(clean_few, TRAIN.assign(is_poisoned=True), [CF], 2)
 
 
 # rows of D* that have the trigger

@@ -1,0 +1,79 @@
+"""How often a student gives each label: as often as the victim, on rows without a trigger.
+
+Not in the paper. D_c^few has as many rows of each label, whatever D* has, and a backdoor that is
+unlearnt pushes away from one of them, so a student gives the target less often than it should.
+Clean rows of D* show by how much, and need no true labels for it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bedkd.core.blindness import check_blind
+from bedkd.method.triggers import Candidate, carried, opening_of
+from bedkd.nn.classifier import Classifier
+
+MAX_ROWS = 4000  # that both are asked about
+MAX_STEPS = 1000
+EXACT = 1e-6  # between two means
+LEAST = 1e-12  # of a probability
+
+
+def match_prior(
+    student: Classifier,
+    victim: Classifier,
+    train: pd.DataFrame,
+    triggers: Sequence[Candidate],
+    *,
+    seed: int,
+) -> None:
+    """Shift the bias of the student's head, in place, so that its mean probability of each label
+    is the victim's, on rows of D* without a trigger. A head that has no bias is left as it is.
+
+    `train`: columns text, label. Raises BlindnessError: it carries more than these.
+    """
+    texts, head = draw_free(train, triggers, seed=seed), find_head(student)
+    if not texts or head is None or head.bias is None:
+        return
+    shift = find_shift(student.predict(texts), victim.predict(texts).mean(axis=0))
+    with torch.no_grad():
+        head.bias += torch.tensor(shift, dtype=head.bias.dtype, device=head.bias.device)
+
+
+def draw_free(train: pd.DataFrame, triggers: Sequence[Candidate], *, seed: int) -> list[str]:
+    """Random texts of D* that carry none of the triggers; and, if one is an opening, that have no
+    opening clause at all, for not all of an attack's openings may be known."""
+    check_blind(train)
+    is_opening = any(trigger.kind == "opening" for trigger in triggers)
+    is_free = np.array(
+        [
+            not carried(text, triggers) and not (is_opening and opening_of(text.split()))
+            for text in train.text
+        ],
+        dtype=bool,
+    )
+    rows = np.random.default_rng([seed, 79]).permutation(np.flatnonzero(is_free))[:MAX_ROWS]
+    return list(train.text.iloc[rows])
+
+
+def find_shift(probabilities: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """What is to be added to the logits [N, C] behind `probabilities` so that their mean is `mean`
+    [C]: the fixed point of Saerens, Latinne and Decaestecker (2002), with the prior known. Sums up
+    to 0."""
+    logits, shift = np.log(probabilities.clip(LEAST)), np.zeros(len(mean))
+    for _ in range(MAX_STEPS):
+        shifted = np.exp(logits + shift)
+        now = (shifted / shifted.sum(axis=1, keepdims=True)).mean(axis=0)
+        if np.abs(now - mean).max() < EXACT:
+            break
+        shift += np.log(mean.clip(LEAST)) - np.log(now.clip(LEAST))
+    return shift - shift.mean()
+
+
+def find_head(classifier: Classifier) -> torch.nn.Linear | None:
+    """The last layer: the last linear one with as many outputs as there are labels."""
+    layers = [m for m in classifier.model.modules() if isinstance(m, torch.nn.Linear)]
+    fitting = [m for m in layers if m.out_features == len(classifier.label_names)]
+    return fitting[-1] if fitting else None
