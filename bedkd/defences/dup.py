@@ -8,19 +8,18 @@ open (the released script sets the first to 0), are both 1.
 """
 
 import itertools
-import warnings
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bedkd.core.blindness import check_blind
 from bedkd.core.defence_config import DUPConfig
 from bedkd.core.errors import BedkdError
 from bedkd.data.splits import draw_clean_few
 from bedkd.defences.interface import Defended, EquippedView
+from bedkd.defences.lora import add_lora, merge_lora, split_layers
 from bedkd.defences.pairs import Pair, PairedRows, check_converging, unlearn_epoch
 from bedkd.nn.classifier import Classifier
 from bedkd.nn.training import Stepper, build_optimizer
@@ -44,7 +43,7 @@ def defend(view: EquippedView, config: DUPConfig, *, seed: int, is_flagged: np.n
     clean = draw_clean_few(view.clean_pool, config.n_clean_per_class)
     parts = (shuffle(rows, seed) for rows in (view.train[is_flagged], clean))
     rows = PairedRows(view.victim, *parts, config.batch_size)
-    student = add_lora(view.victim, config, seed)
+    student = adapt(view.victim, config, seed)
     history = unlearn(student, rows, config, seed)
     n_trainable, _ = student.model.get_nb_trainable_parameters()
     model = merge_lora(student)
@@ -79,36 +78,16 @@ def dup_loss(pair: Pair, config: DUPConfig) -> Tensor:
     return config.ce_weight * pair.keep_loss() - config.kl_weight * pair.kl()
 
 
-def add_lora(victim: Classifier, config: DUPConfig, seed: int) -> Classifier:
-    """A copy of the victim that trains LoRA on the attention's query, key and value, and, as peft
-    does for the authors' classifier, the head. Its outputs are still the victim's.
+def adapt(victim: Classifier, config: DUPConfig, seed: int) -> Classifier:
+    """LoRA on the attention's query, key and value; the head is trained too, as peft does for the
+    authors' classifier.
 
     Raises BedkdError: none of the encoder's layers has a name out of ATTENTION.
     """
-    import peft
-
-    student = victim.copy()
-    encoder = student.model.base_model_prefix
-    linear = [name for name, part in student.model.named_modules() if isinstance(part, nn.Linear)]
+    linear, heads = split_layers(victim.model)
     layers = [name for name in linear if name.split(".")[-1] in ATTENTION]
     if not layers:
-        kind = student.model.config.model_type
+        kind = victim.model.config.model_type
         raise BedkdError(f"DUP knows no query, key and value in a model of type {kind!r}")
-    heads = [n for n, part in student.model.named_children() if n != encoder and has_weights(part)]
     shape = {"r": config.rank, "lora_alpha": config.lora_alpha, "lora_dropout": config.lora_dropout}
-    lora = peft.LoraConfig(**shape, target_modules=layers, modules_to_save=heads)
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks for what transformers renamed
-        torch.manual_seed(seed)  # LoRA's A
-        model = peft.get_peft_model(student.model, lora)
-    return replace(student, model=model.eval())
-
-
-def has_weights(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters())
-
-
-def merge_lora(student: Classifier) -> Classifier:
-    """LoRA added into the weights: an ordinary classifier, all of it trainable again."""
-    model = student.model.merge_and_unload()
-    return replace(student, model=model.requires_grad_(True).eval())
+    return add_lora(victim, layers, heads, shape=shape, seed=seed)

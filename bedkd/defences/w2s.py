@@ -8,17 +8,17 @@ Rank, weights of the loss and the choice of the epoch are the authors'. What is 
 where it is: the proxy's classes, LoRA's layers.
 """
 
-import warnings
 from dataclasses import replace
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bedkd.core.defence_config import W2SConfig
 from bedkd.core.errors import BedkdError
 from bedkd.defences.best_epoch import BestEpoch, choosing_rows
 from bedkd.defences.interface import Defended, EquippedView
+from bedkd.defences.lora import add_lora, merge_lora, split_layers
 from bedkd.defences.teacher import TeacherOutput, ask_teacher, check_proxy
 from bedkd.evaluation.metrics import cacc
 from bedkd.method.losses import hard_loss, soft_label_loss
@@ -55,7 +55,7 @@ def defend(
     outputs = ask_teacher(teacher, teacher.encode(view.proxy.text))
     config = replace(config, rank=fit_rank(view.victim, config.rank))
     kind = trigger if config.weights == "authors" else config.weights
-    student = add_lora(view.victim, config, seed)
+    student = adapt(view.victim, config, seed)
     phase = unlearning_phase(student, view.proxy, outputs, WEIGHTS[kind], config.temperature)
     history = unlearn(student, phase, rows, config, seed=seed, watch=watch)
     n_trainable, _ = student.model.get_nb_trainable_parameters()
@@ -93,42 +93,11 @@ def fit_rank(victim: Classifier, rank: int) -> int:
     return min(rank, width)
 
 
-def add_lora(victim: Classifier, config: W2SConfig, seed: int) -> Classifier:
-    """A copy of the victim that trains LoRA on all linear layers of the encoder, and the head.
-
-    Nothing else has a gradient, and the outputs are still the victim's: LoRA's B starts at 0, and
-    the head is a copy of the victim's. The authors adapt a LLaMA's query and value layers.
-    """
-    import peft
-
-    student = victim.copy()
-    linear, heads = split_layers(student.model)
+def adapt(victim: Classifier, config: W2SConfig, seed: int) -> Classifier:
+    """LoRA on all linear layers of the encoder; the authors adapt a LLaMA's query and value
+    layers."""
     shape = {"r": config.rank, "lora_alpha": config.rank, "lora_dropout": config.lora_dropout}
-    # the heads are copied as they are, and trained whole
-    lora = peft.LoraConfig(**shape, target_modules=linear, modules_to_save=heads)
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks for what transformers renamed
-        torch.manual_seed(seed)  # LoRA's A
-        model = peft.get_peft_model(student.model, lora)
-    return replace(student, model=model.eval())
-
-
-def split_layers(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Names of the encoder's linear layers, and of the modules on top of it that have weights.
-
-    peft's own `all-linear` knows a head by its name, and fails where there are two (DistilBERT).
-    """
-    encoder = model.base_model_prefix
-    inside = getattr(model, encoder).named_modules(prefix=encoder)
-    linear = [name for name, module in inside if isinstance(module, nn.Linear)]
-    on_top = [(name, module) for name, module in model.named_children() if name != encoder]
-    return linear, [name for name, module in on_top if any(True for _ in module.parameters())]
-
-
-def merge_lora(student: Classifier) -> Classifier:
-    """LoRA added into the weights: an ordinary classifier, all of it trainable again."""
-    model = student.model.merge_and_unload()
-    return replace(student, model=model.requires_grad_(True).eval())
+    return add_lora(victim, *split_layers(victim.model), shape=shape, seed=seed)
 
 
 def unlearning_phase(

@@ -15,6 +15,7 @@ from bedkd.data import generated
 from bedkd.defences import dup, layer_scores
 from bedkd.defences.interface import EquippedView
 from bedkd.defences.layer_scores import LayerScores
+from bedkd.defences.lora import merge_lora
 from bedkd.defences.pairs import Pair
 from bedkd.evaluation.sides import DefenderView
 from bedkd.nn.classifier import Classifier, load_classifier, save_classifier
@@ -33,7 +34,7 @@ def view(tiny_victim, rows) -> EquippedView:
 
 @pytest.fixture
 def student(tiny_victim):
-    return dup.add_lora(tiny_victim, CONFIG, seed=0)
+    return dup.adapt(tiny_victim, CONFIG, seed=0)
 
 
 def run(view, config=CONFIG, is_flagged=IS_POISONED, seed=0):
@@ -161,7 +162,7 @@ def test_merged_is_the_same_and_can_be_kept(view, student, tmp_path, compute):
                 parameter += 0.05
     before = logits(student)
     assert (before - logits(view.victim)).abs().max() > 0.01
-    merged = dup.merge_lora(student)
+    merged = merge_lora(student)
     torch.testing.assert_close(logits(merged), before, atol=1e-4, rtol=1e-4)
     assert all(parameter.requires_grad for parameter in merged.model.parameters())
     save_classifier(merged, tmp_path, {})
@@ -170,12 +171,12 @@ def test_merged_is_the_same_and_can_be_kept(view, student, tmp_path, compute):
 
 def test_roberta_has_the_same_layers_and_a_model_without_is_refused(roberta_victim, tiny_victim):
     torch.testing.assert_close(
-        logits(dup.add_lora(roberta_victim, CONFIG, seed=0)), logits(roberta_victim)
+        logits(dup.adapt(roberta_victim, CONFIG, seed=0)), logits(roberta_victim)
     )
     for layer in tiny_victim.model.bert.encoder.layer:
         layer.attention.self = torch.nn.Identity()
     with pytest.raises(BedkdError, match="no query, key and value in a model of type 'bert'"):
-        dup.add_lora(tiny_victim, CONFIG, seed=0)
+        dup.adapt(tiny_victim, CONFIG, seed=0)
 
 
 def test_loss_by_hand():

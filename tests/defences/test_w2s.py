@@ -19,6 +19,7 @@ from bedkd.data.readers import DATASETS
 from bedkd.defences import best_epoch, proxies, w2s
 from bedkd.defences import teacher as teachers
 from bedkd.defences.interface import EquippedView
+from bedkd.defences.lora import merge_lora
 from bedkd.method.losses import hard_loss
 from bedkd.nn.batching import collate
 from bedkd.nn.classifier import load_classifier, new_classifier, save_classifier
@@ -51,7 +52,7 @@ def view(tiny_victim, teacher, rows) -> EquippedView:
 
 @pytest.fixture
 def student(tiny_victim):
-    return w2s.add_lora(tiny_victim, CONFIG, seed=0)
+    return w2s.adapt(tiny_victim, CONFIG, seed=0)
 
 
 def weights(model) -> dict:
@@ -355,13 +356,13 @@ def test_other_encoders_keep_their_heads_whole(kind, tiny_victim, rows):
     torch.manual_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
     victim = dataclasses.replace(tiny_victim, model=model)
-    student = w2s.add_lora(victim, CONFIG, seed=0)
+    student = w2s.adapt(victim, CONFIG, seed=0)
     assert (logits(student, rows.text) - logits(victim, rows.text)).abs().max() < 1e-5
     n_head = sum(p.numel() for name, p in model.named_parameters() if "classifier" in name)
     names = [name for name, p in student.model.named_parameters() if p.requires_grad]
     n_lora = sum(student.model.get_parameter(name).numel() for name in names if "lora_" in name)
     assert n_trainable(student) == n_head + n_lora > n_head
-    assert type(w2s.merge_lora(student).model) is type(model)
+    assert type(merge_lora(student).model) is type(model)
 
 
 @pytest.fixture
@@ -379,7 +380,7 @@ def test_a_roberta_learns_from_a_roberta(roberta_view, rows, tmp_path, compute):
     teachers.save_teacher(teacher, tmp_path)
     loaded = teachers.load_teacher(tmp_path, compute)
     assert torch.equal(logits(loaded, PROXY.text), logits(teacher, PROXY.text))
-    student = w2s.add_lora(victim, CONFIG, seed=0)
+    student = w2s.adapt(victim, CONFIG, seed=0)
     assert (logits(student, rows.text) - logits(victim, rows.text)).abs().max() < 1e-5
     moving = {name for name, p in student.model.named_parameters() if p.requires_grad}
     heads = {name.split("default.")[-1] for name in moving if "lora_" not in name}
@@ -412,7 +413,7 @@ def test_without_guidance_it_is_plain_lora(view, student, monkeypatch):
         compute=student.compute,
         seed=0,
     )
-    expected = weights(w2s.merge_lora(student).model)
+    expected = weights(merge_lora(student).model)
     scores = iter([50.0, 60.0] * 2)
     monkeypatch.setattr(best_epoch, "percent", lambda hits: next(scores))
     monkeypatch.setitem(w2s.WEIGHTS, "syntax", (1.0, 0.0, 0.0))
@@ -430,7 +431,7 @@ def test_merged_is_unmerged_and_an_ordinary_classifier(view, student, rows, tmp_
     train(student.model, [phase], settings, compute=student.compute, seed=0)
     unmerged = logits(student, rows.text)
     assert (unmerged - logits(view.victim, rows.text)).abs().min() > 1e-2
-    merged = w2s.merge_lora(student)
+    merged = merge_lora(student)
     torch.testing.assert_close(logits(merged, rows.text), unmerged, atol=1e-4, rtol=1e-5)
     assert type(merged.model) is type(view.victim.model)
     assert weights(merged.model).keys() == weights(view.victim.model).keys()
@@ -450,7 +451,7 @@ def test_defend_leaves_victim_and_teacher_as_they_were(view, rows):
     assert defended.predict(rows.text).shape == (48, 2)
     assert [row["epoch"] for row in defended.history] == [0, 1, 2]
     assert defended.facts["rank"] == 4 and defended.facts["n_proxy"] == 48
-    assert defended.facts["n_trainable"] == n_trainable(w2s.add_lora(view.victim, CONFIG, seed=0))
+    assert defended.facts["n_trainable"] == n_trainable(w2s.adapt(view.victim, CONFIG, seed=0))
     accuracy = 100 * np.mean(view.teacher.predict(rows.text).argmax(axis=1) == rows.label)
     assert defended.facts["teacher_accuracy"] == pytest.approx(accuracy)
 
