@@ -125,4 +125,4 @@ def lift(spread: Spread) -> str:
 def outcome(tried: dict) -> str:
     left = "" if tried["left"] is None else f"{tried['left']:.1f} points of the trigger left, "
     change = f"{abs(tried['lost']):.1f} points of accuracy {'lost' if tried['lost'] > 0 else 'won'}"
-    return f"on trusted rows {left}{change}{'; taken' if tried['is_taken'] else ''}"
+    return f"{left}{change} on trusted rows{'; taken' if tried['is_taken'] else ''}"

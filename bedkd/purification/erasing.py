@@ -1,4 +1,4 @@
-"""Erase what was found, and see on trusted rows what is left of it."""
+"""Erase what was found, and see on rows that the student did not learn what is left of it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,21 +9,23 @@ import pandas as pd
 from bedkd.core.errors import DivergenceError
 from bedkd.evaluation.metrics import cacc, percent
 from bedkd.method.akd import distill_clean_model
-from bedkd.method.triggers import Candidate, insert
+from bedkd.method.prior import draw_free
+from bedkd.method.triggers import Candidate, carried, insert, put_in
 from bedkd.nn.classifier import Classifier
 from bedkd.purification.detection import Detection
 
 # AKD's rate differs from model to model as the DMM's does. The first that forgets the trigger and
-# keeps the accuracy, both on trusted rows; else what comes nearest to it.
-FORGOTTEN = 10.0  # points more trusted rows with the trigger have its label than without
+# keeps the accuracy; else what comes nearest to it.
+FORGOTTEN = 10.0  # points more rows of other labels have the trigger's label with it than without
 KEPT = 2.0  # points of accuracy on trusted rows that may be lost
+N_TURNED = 500  # rows that it is put into
 
 
 def erase(
     victim: Classifier, train: pd.DataFrame, found: Detection, rates: Sequence[float]
 ) -> tuple[Classifier, list[dict]]:
     """The clean model, and what each of AKD's rates that was tried came to: learning_rate, left
-    (points, see FORGOTTEN; None without triggers), lost (points of accuracy), is_taken.
+    (points, see `count_left`; None without triggers), lost (points of accuracy), is_taken.
 
     Raises DivergenceError: with every rate.
     """
@@ -38,7 +40,7 @@ def erase(
             if rate == rates[-1] and best is None:
                 raise
             continue
-        tries.append({"learning_rate": rate} | look_back(victim, student, found))
+        tries.append({"learning_rate": rate} | look_back(victim, student, train, found))
         if best is None or distance(tries[-1]) < distance(best[0]):
             best = tries[-1], student
         if not distance(best[0]):
@@ -46,17 +48,28 @@ def erase(
     return best[1], [tried | {"is_taken": tried is best[0]} for tried in tries]
 
 
-def look_back(victim: Classifier, student: Classifier, found: Detection) -> dict:
-    few, own = found.few, found.evidence.triggers
+def look_back(
+    victim: Classifier, student: Classifier, train: pd.DataFrame, found: Detection
+) -> dict:
+    few = found.few
     before, after = (cacc(model.predict(list(few.text)), few.label) for model in (victim, student))
-    left = None
-    if own:
-        plain, turned = (
-            count_turned(student, few, triggers, found.label, found.config.seed)
-            for triggers in ((), own)
-        )
-        left = (turned or 0.0) - (plain or 0.0)
+    left = count_left(student, train, found) if found.evidence.triggers else None
     return {"left": left, "lost": before - after}
+
+
+def count_left(student: Classifier, train: pd.DataFrame, found: Detection) -> float:
+    """How many more of D*'s rows of other labels, without a trigger, get the label once they carry
+    as many triggers as some row found does: in points. Not of trusted rows: the student learnt
+    these with triggers in them, by heart at times."""
+    triggers, rng = found.evidence.triggers, np.random.default_rng([found.config.seed, 80])
+    others = train[train.label != found.label]
+    texts = draw_free(others, triggers, seed=found.config.seed)[:N_TURNED]
+    loads = [own for text in found.evidence.poison_few.text if (own := carried(text, triggers))]
+    if not texts or not loads:
+        return 0.0
+    made = [put_in(text, loads[rng.integers(len(loads))], rng) for text in texts]
+    plain, turned = (student.predict(part).argmax(axis=1) == found.label for part in (texts, made))
+    return 100 * float(turned.mean() - plain.mean())
 
 
 def distance(tried: dict) -> float:

@@ -117,8 +117,8 @@ def test_without_a_backdoor_all_that_stand_out_are_listed():
 
 
 class Model:
-    """Gives label 0 to `n_left` of the 50 trusted rows of label 1 that carry cf, and to `n_wrong`
-    without."""
+    """Gives label 0 to rows whose number is under 50 + `n_left` where they carry cf, and under 50 +
+    `n_wrong` without it. Of the trusted rows of label 1 that is so many, in training 10 more."""
 
     def __init__(self, n_left: int, n_wrong: int = 0):
         self.n_left, self.n_wrong = n_left, n_wrong
@@ -133,6 +133,7 @@ class Model:
 
 
 VICTIM = Model(50)
+TAKEN, NOT_TAKEN = {"is_taken": True}, {"is_taken": False}
 
 
 def erase(monkeypatch, students, rates=(1e-5, 1e-4, 1e-3), found=None):
@@ -153,13 +154,27 @@ def test_the_first_rate_that_forgets_and_keeps_is_taken(monkeypatch):
     student, tries = erase(monkeypatch, students)
     assert student is students[1]
     assert tries == [
-        {"learning_rate": 1e-5, "left": 80.0, "lost": 0.0, "is_taken": False},
-        {"learning_rate": 1e-4, "left": 6.0, "lost": 1.0, "is_taken": True},
+        {"learning_rate": 1e-5, "left": pytest.approx(100 * 40 / 60), "lost": 0.0} | NOT_TAKEN,
+        {"learning_rate": 1e-4, "left": pytest.approx(100 * 3 / 60), "lost": 1.0} | TAKEN,
     ]
 
 
+def test_what_is_left_is_seen_on_rows_that_the_student_did_not_learn(monkeypatch):
+    """It knows all trusted rows by heart, with the trigger too."""
+
+    class Learnt(Model):
+        def predict(self, texts):
+            known = [i for i, text in enumerate(texts) if "trusted" in text]
+            answers = super().predict(texts)
+            answers[known] = Model(0).predict([texts[i] for i in known])
+            return answers
+
+    _, tries = erase(monkeypatch, (Learnt(40), Model(0), None))
+    assert tries[0]["left"] > 60 and tries[1]["is_taken"]
+
+
 def test_else_the_one_that_comes_nearest(monkeypatch):
-    """30 points over what may be left; 8 over what may be lost; 18."""
+    """23 points over what may be left; 8 over what may be lost; 13."""
     students = Model(20), Model(10, 10), Model(14)
     student, tries = erase(monkeypatch, students)
     assert student is students[1] and [tried["is_taken"] for tried in tries] == [False, True, False]
