@@ -10,7 +10,7 @@ import jinja2
 import mistune
 import yaml
 
-from bedkd.method.evidence import Spread
+from bedkd.method.spread import Spread
 from bedkd.purification.verdict import FOUND, NOTHING, TOO_FEW, Verdict
 from bedkd.report.show import visible
 from bedkd.runs.records import environment

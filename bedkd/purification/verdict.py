@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom, false_discovery_control
 
-from bedkd.method.evidence import WIDE, Spread
 from bedkd.method.mepd import AUTO_LEVEL, CERTAIN, LEARNT, MIN_CLEAN, flag_poisoned
+from bedkd.method.spread import WIDE, Spread
 from bedkd.method.triggers import Candidate, carried
 from bedkd.purification.detection import Detection
 

@@ -12,19 +12,16 @@ from triggered import BAD, CF, GOOD, WHEN, Victim, has_one_of, make_clean_few, p
 from bedkd.core.config import MEPDConfig
 from bedkd.core.errors import BlindnessError
 from bedkd.method.evidence import (
-    WIDE,
     Evidence,
-    Spread,
     Suspect,
     add_openings,
     draw_label,
-    find_spread,
     gather_evidence,
     leaning_label,
     rebuild_triggers,
-    weigh_together,
 )
 from bedkd.method.mepd import Lean
+from bedkd.method.spread import WIDE, Spread, find_spread, weigh_together
 
 
 def test_the_spread_of_a_trigger_by_hand():

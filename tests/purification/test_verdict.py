@@ -9,8 +9,9 @@ from scipy.stats import binom
 
 from bedkd.core.config import build
 from bedkd.core.errors import DivergenceError
-from bedkd.method.evidence import Evidence, Spread
+from bedkd.method.evidence import Evidence
 from bedkd.method.mepd import Lean
+from bedkd.method.spread import Spread
 from bedkd.method.triggers import Candidate
 from bedkd.purification import erasing
 from bedkd.purification.detection import Detection
