@@ -14,7 +14,6 @@ from bedkd.core.errors import DivergenceError
 from bedkd.method.counter import draw_carriers, draw_counter_poison
 from bedkd.method.distillation import cycle_settings, distill, distillation_phase
 from bedkd.method.losses import distillation_loss, margin_loss, penalty_loss
-from bedkd.method.prior import match_prior
 from bedkd.method.triggers import Candidate, carried
 from bedkd.nn.classifier import Classifier
 from bedkd.nn.training import Phase, WatchFunction
@@ -43,8 +42,7 @@ def distill_clean_model(
     `triggers`, beyond the paper: rows of D_c^few that are given them join the trust pass, and rows
     found are punished only where most of them carry none (see `select_punished`). In the last of
     the cycles, with an optimizer of their own, rows of D*, `train_rows` (columns text, label), that
-    have them join it too, with what the student so far says of them without (`draw_carriers`); and
-    at the end CM gives each label as often as the victim (`match_prior`).
+    have them join it too, with what the student so far says of them without (`draw_carriers`).
 
     Raises DivergenceError: a loss is not finite, or the accuracy on D_c^few collapsed.
     Raises BlindnessError: a table carries more than text and label.
@@ -71,10 +69,6 @@ def distill_clean_model(
         changed = pd.concat([changed, own], ignore_index=True)
         student, later = run(student, config.cycles - n_later, n_later)
         history += later[1:]  # its first row is the last one before
-    if changed is not None and train_rows is not None:
-        match_prior(student, victim, train_rows, triggers, seed=seed)
-        if watch:
-            history[-1] |= watch({"epoch": config.cycles}, student.model)
     return student, history
 
 

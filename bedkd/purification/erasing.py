@@ -9,7 +9,7 @@ import pandas as pd
 from bedkd.core.errors import DivergenceError
 from bedkd.evaluation.metrics import cacc, percent
 from bedkd.method.akd import distill_clean_model
-from bedkd.method.prior import draw_free
+from bedkd.method.prior import draw_free, match_prior
 from bedkd.method.triggers import Candidate, carried, insert, put_in
 from bedkd.nn.classifier import Classifier
 from bedkd.purification.detection import Detection
@@ -45,6 +45,9 @@ def erase(
             best = tries[-1], student
         if not distance(best[0]):
             break
+    # not before: a student that has lost too much would look as if it had kept it
+    if triggers:
+        match_prior(best[1], victim, train, triggers, seed=found.config.seed)
     return best[1], [tried | {"is_taken": tried is best[0]} for tried in tries]
 
 

@@ -302,11 +302,7 @@ def test_cycles_with_rows_of_the_training_data_are_the_last_ones(tiny_victim, ro
     model, history = distill_clean_model(
         tiny_victim, rows, poison_few, config, train_rows=train, **options
     )
-    assert [row["epoch"] for row in history] == list(range(9))
-    assert seen == [*range(9), 8]  # once more, as its head is shifted to the victim's mean answers
-    free = list(rows.text)
-    means = [m.predict(free).mean(axis=0) for m in (tiny_victim, model)]
-    np.testing.assert_allclose(*means, atol=1e-4)
+    assert [row["epoch"] for row in history] == list(range(9)) == seen
     both = pd.concat([rows, rows.assign(text="cf " + rows.text)], ignore_index=True)
     assert np.mean(model.predict(list(both.text)).argmax(axis=1) == both.label) > 0.95
     six = replace(config, cycles=6)

@@ -137,6 +137,9 @@ VICTIM = Model(50)
 TAKEN, NOT_TAKEN = {"is_taken": True}, {"is_taken": False}
 
 
+matched = []  # students whose heads were shifted
+
+
 def erase(monkeypatch, students, rates=(1e-5, 1e-4, 1e-3), found=None):
     """`students`: the one, or the error, that each rate gives."""
 
@@ -147,13 +150,15 @@ def erase(monkeypatch, students, rates=(1e-5, 1e-4, 1e-3), found=None):
         return student, []
 
     monkeypatch.setattr(erasing, "distill_clean_model", distill)
+    monkeypatch.setattr(erasing, "match_prior", lambda student, *_, seed: matched.append(student))
+    matched.clear()
     return erasing.erase(VICTIM, TRAIN, found or detection(), rates)
 
 
 def test_the_first_rate_that_forgets_and_keeps_is_taken(monkeypatch):
     students = Model(40), Model(4, 1), Model(0)
     student, tries = erase(monkeypatch, students)
-    assert student is students[1]
+    assert student is students[1] and matched == [student]
     assert tries == [
         {"learning_rate": 1e-5, "left": pytest.approx(100 * 40 / 60), "lost": 0.0} | NOT_TAKEN,
         {"learning_rate": 1e-4, "left": pytest.approx(100 * 3 / 60), "lost": 1.0} | TAKEN,
@@ -193,3 +198,4 @@ def test_without_a_trigger_accuracy_decides(monkeypatch):
     found = detection(LEANS, ("lean",), pairs=())
     student, tries = erase(monkeypatch, (Model(50, 10), Model(50), None), found=found)
     assert [tried["left"] for tried in tries] == [None, None] and tries[1]["is_taken"]
+    assert not matched

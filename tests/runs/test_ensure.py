@@ -11,7 +11,9 @@ import pytest
 
 from bedkd.core.files import write_json
 from bedkd.data import splits
+from bedkd.data.splits import draw_clean_few
 from bedkd.method.evidence import Evidence
+from bedkd.method.triggers import Candidate
 from bedkd.report.loading import load_scores
 from bedkd.report.one_run import (
     compare_predictions,
@@ -270,6 +272,31 @@ def test_where_no_label_leans_the_model_stays_as_it_is(run, monkeypatch):
     )
     assert model is view.victim and seen == [view.victim.model]
     assert history == [{"epoch": 0, "seconds": 0.0, "asr": 1.0}]
+
+
+def test_with_triggers_each_label_is_given_as_often_as_by_the_victim(run):
+    """Read once more after that; without triggers nothing is shifted."""
+    view, seen = load_view(run), []
+    cf = Candidate("cf", "phrase", ("cf",), 8, 0, 100.0)
+    rows = view.train[["text", "label"]][:8].assign(row=range(8))
+    rows = rows.assign(text="cf " + rows.text, label=0)
+    few = draw_clean_few(view.clean_pool, 16)
+    config = replace(run.config, akd=replace(run.config.akd, n_counter=1))
+
+    def watch(row, model):
+        seen.append(row["epoch"])
+        return {"asr": float(len(seen))}
+
+    def distance(found):
+        model, history = akd.erase(view, few, found, config, watch)
+        means = [m.predict(list(view.train.text)).mean(axis=0) for m in (view.victim, model)]
+        return np.abs(means[0] - means[1]).max(), history
+
+    shifted, history = distance(Evidence(rows, [cf], [], [cf], ("trigger",)))
+    assert shifted < 1e-3 and seen[-2:] == [config.akd.cycles] * 2
+    assert history[-1]["asr"] == len(seen)
+    distance(Evidence(rows, [], [], [], ("lean",)))
+    assert seen.count(config.akd.cycles) == 3
 
 
 @pytest.mark.parametrize("n_scored", [None, 240, 241])

@@ -14,6 +14,7 @@ from bedkd.evaluation.watchers import Watched, reading_interval, watch_metrics
 from bedkd.method.akd import distill_clean_model
 from bedkd.method.evidence import Evidence, Suspect, gather_evidence
 from bedkd.method.mepd import Lean
+from bedkd.method.prior import match_prior
 from bedkd.nn.classifier import Classifier, save_classifier
 from bedkd.runs.folders import Run
 from bedkd.runs.reading import data_fields, read_truth, read_view
@@ -61,12 +62,17 @@ def make(run: Run, stage: str, folder: Path) -> dict:
 def erase(
     view: DefenderView, few: pd.DataFrame, found: Evidence, config: RunConfig, watch: Watched
 ) -> tuple[Classifier, list[dict]]:
-    """CM and its history; the victim as it is where BeDKD+ found nothing to erase."""
+    """CM and its history; the victim as it is where BeDKD+ found nothing to erase. Where it rebuilt
+    triggers, CM gives each label as often as the victim, and the last reading is of that."""
     if config.mepd.gamma == "auto" and found.poison_few.empty:
         return view.victim, [{"epoch": 0, "seconds": 0.0} | watch({"epoch": 0}, view.victim.model)]
-    options = {"seed": config.seed, "watch": watch, "train_rows": view.train}
-    rows = (few, found.poison_few)
-    return distill_clean_model(view.victim, *rows, config.akd, triggers=found.triggers, **options)
+    rows, triggers = (few, found.poison_few), found.triggers
+    options = {"seed": config.seed, "watch": watch, "train_rows": view.train, "triggers": triggers}
+    clean, history = distill_clean_model(view.victim, *rows, config.akd, **options)
+    if triggers:
+        match_prior(clean, view.victim, view.train, triggers, seed=config.seed)
+        history[-1] |= watch({"epoch": config.akd.cycles}, clean.model)
+    return clean, history
 
 
 def keep_triggers(folder: Path, found: Evidence) -> dict:
