@@ -183,7 +183,7 @@ def render_readme(template: str | None = None) -> str:
     page = Environment(  # noqa: S701
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, **look
     )
-    page.filters |= {"one": show, "percent": percent}
+    page.filters |= {"one": show, "percent": percent, "signed": "{:+.1f}".format}
     page.globals |= {"measure_left": measure_left, "describe_main": describe_main}
     source = page.from_string(template) if template else page.get_template("readme.md.j2")
     return source.render(
