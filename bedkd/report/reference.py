@@ -12,7 +12,7 @@ from pathlib import Path
 from bedkd.core.errors import BedkdError
 from bedkd.core.files import write_text
 from bedkd.report.campaign import check_campaign, find_machine, lay_out, place_run, read_campaign
-from bedkd.report.figures import save_figure
+from bedkd.report.figures import save_figure, set_style
 from bedkd.report.loading import Batch, load_records, open_batch
 from bedkd.report.overview import compare_cells, draw_overview
 from bedkd.report.sensitivity import load_points, save_ranking
@@ -71,6 +71,7 @@ def keep(batch: Batch, target: Path, has_files: bool = True) -> str:
         if has_files:
             keep_pictures(batch, new)
         elif len(cells := compare_cells(load_records(batch))):
+            set_style()  # which the notebooks set
             save_figure(draw_overview(cells), new / "figures/overview")
         put_in_place(new, target, name)
     collect(records, target / "records.jsonl")

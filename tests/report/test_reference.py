@@ -3,6 +3,7 @@
 import json
 import shlex
 
+import matplotlib.pyplot as plt
 import pytest
 
 from bedkd.cli import build_parser
@@ -207,7 +208,9 @@ def test_records_made_elsewhere_are_kept(profile, kept, elsewhere, tmp_path):
     records = record_all(elsewhere)
     assert elsewhere.runs[0].key("victim") != profile.runs({})[0].key("victim")
     source = write_lines(tmp_path / "home.jsonl", records)
+    plt.rcdefaults()  # as in a shell, where no notebook has set the style
     assert "10 records of commit aaaaaaaaa" in keep_reference(profile, {}, source)
+    assert plt.rcParams["figure.constrained_layout.use"]  # else titles run into one another
     rows = read_lines(kept / "records.jsonl")
     assert {row["key"] for row in rows} < {record["key"] for record in records}
     assert all(row["files"] == {"weights": 10} for row in rows)
