@@ -34,13 +34,19 @@ def draw_counter_poison(
     of the row itself).
     """
     rng, told = np.random.default_rng([seed, 71]), victim.predict(list(clean_few.text))
-    loads = [own for text in found if (own := carried(text, triggers))]
-    rows = []
+    loads, rows = list_loads(found, triggers), []
     for _ in range(n_copies):
         for text, label, answer in zip(clean_few.text, clean_few.label, told, strict=True):
             load = loads[rng.integers(len(loads))]
             rows.append((put_in(text, load, rng), label, answer))
     return pd.DataFrame(rows, columns=["text", "label", "told"])
+
+
+def list_loads(found: Iterable[str], triggers: Sequence[Candidate]) -> list[list[Candidate]]:
+    """The triggers of each text that carries some; where none does, for they were seen in other
+    rows, each trigger by itself."""
+    loads = [own for text in found if (own := carried(text, triggers))]
+    return loads or [[trigger] for trigger in triggers]
 
 
 def draw_carriers(

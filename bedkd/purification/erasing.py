@@ -9,8 +9,9 @@ import pandas as pd
 from bedkd.core.errors import DivergenceError
 from bedkd.evaluation.metrics import cacc, percent
 from bedkd.method.akd import distill_clean_model
+from bedkd.method.counter import list_loads
 from bedkd.method.prior import draw_free, match_prior
-from bedkd.method.triggers import Candidate, carried, insert, put_in
+from bedkd.method.triggers import Candidate, insert, put_in
 from bedkd.nn.classifier import Classifier
 from bedkd.purification.detection import Detection
 
@@ -60,16 +61,16 @@ def look_back(
     return {"left": left, "lost": before - after}
 
 
-def count_left(student: Classifier, train: pd.DataFrame, found: Detection) -> float:
+def count_left(student: Classifier, train: pd.DataFrame, found: Detection) -> float | None:
     """How many more of D*'s rows of other labels, without a trigger, get the label once they carry
     as many triggers as some row found does: in points. Not of trusted rows: the student learnt
-    these with triggers in them, by heart at times."""
+    these with triggers in them, by heart at times. None: D* has no such row."""
     triggers, rng = found.evidence.triggers, np.random.default_rng([found.config.seed, 80])
     others = train[train.label != found.label]
     texts = draw_free(others, triggers, seed=found.config.seed)[:N_TURNED]
-    loads = [own for text in found.evidence.poison_few.text if (own := carried(text, triggers))]
-    if not texts or not loads:
-        return 0.0
+    loads = list_loads(found.evidence.poison_few.text, triggers)
+    if not texts:
+        return None
     made = [put_in(text, loads[rng.integers(len(loads))], rng) for text in texts]
     plain, turned = (student.predict(part).argmax(axis=1) == found.label for part in (texts, made))
     return 100 * float(turned.mean() - plain.mean())

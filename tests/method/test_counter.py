@@ -40,6 +40,13 @@ def test_counter_poison_carries_as_much_as_some_found_row(clean_few):
     assert min(loads.values()) > 192 / 3 - 25  # each row found counts alike
 
 
+def test_where_no_found_row_has_a_trigger_each_is_put_in_by_itself(clean_few):
+    """They may have been seen in other rows of the label."""
+    made = draw(clean_few, ["no trigger at all"], n_copies=4)
+    loads = Counter(tuple(t.words for t in carried(text, (WHEN, CF))) for text in made.text)
+    assert set(loads) == {("cf",), ("when",)}
+
+
 def test_counter_poison_is_seeded(clean_few):
     found = ["cf a", "cf b cf"]
     one, same, other = (draw(clean_few, found, seed=seed) for seed in (1, 1, 2))
