@@ -2,6 +2,7 @@
 that this code, these data and these settings give it, wherever it was made."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,17 +21,21 @@ from bedkd.runs.stages import MEASURED, STAGES
 ABOUT = ("stage", "key", "dataset", "attack", "model", "seed", "config", "device", "precision")
 ABOUT += ("versions", "seconds", "peak_memory_mb", "started_at")
 SCORES = ("defence", "asr", "cacc", "pacc", "lfr_target", "n_train", "n_test")
+WEIGHTS = "model"  # a folder of its own in a run's
+Found = tuple[dict, Path | None]
 PRECISIONS = {"bfloat16": "bf16", "float32": "fp32"}
 
 
-def read_campaign(source: Path) -> list[dict]:
-    """The records in a JSON Lines file, or in the run folders anywhere under a folder.
+def read_campaign(source: Path) -> list[Found]:
+    """The records in a JSON Lines file, or in the run folders anywhere under a folder, each with
+    its run folder, or None.
 
     Raises BedkdError: there are none, or one cannot be read, or lacks a field.
     """
+    paths: list[Path] = []
     if source.is_dir():
-        texts = {str(path): path for path in sorted(source.rglob("record.json"))}
-        texts = {name: path.read_text(encoding="utf-8") for name, path in texts.items()}
+        paths = sorted(source.rglob("record.json"))
+        texts = {str(path): path.read_text(encoding="utf-8") for path in paths}
     elif source.is_file():
         lines = source.read_text(encoding="utf-8").splitlines()
         texts = {f"{source}, line {n}": line for n, line in enumerate(lines, 1) if line.strip()}
@@ -38,7 +43,8 @@ def read_campaign(source: Path) -> list[dict]:
         texts = {}
     if not texts:
         raise BedkdError(f"{source} holds no records; give a JSON Lines file, or a folder of runs")
-    return [read_whole(name, text) for name, text in texts.items()]
+    folders = {str(path): path.parent for path in paths}
+    return [(read_whole(name, text), folders.get(name)) for name, text in texts.items()]
 
 
 def read_whole(name: str, text: str) -> dict:
@@ -91,14 +97,15 @@ def place_run(run: Run, root: Path, libraries: Libraries) -> Run:
     return replace(run, root=root, libraries=libraries)
 
 
-def lay_out(records: Iterable[dict], batch: Batch) -> None:
-    """Write each record where the batch looks for it. One that was made outside a checkout gets the
-    commit of this one, whose code its key is of.
+def lay_out(found: Iterable[Found], batch: Batch) -> None:
+    """Write each record where the batch looks for it, with the small files beside it, from which
+    figures are drawn. One that was made outside a checkout gets the commit of this one, whose code
+    its key is of.
 
     Raises BedkdError: this code and these settings give no result its key.
     """
     expected = {(stage, run.key(stage)): run for run, stage in list_results(batch.jobs)}
-    for record in records:
+    for record, folder in found:
         place = (record["stage"], record["key"])
         if place not in expected:
             raise BedkdError(
@@ -107,7 +114,10 @@ def lay_out(records: Iterable[dict], batch: Batch) -> None:
                 "here made it; run it again, or leave it out"
             )
         own = {"commit": record.get("commit") or environment()["commit"]}
-        write_json(expected[place].folder(record["stage"]) / "record.json", record | own)
+        target = expected[place].folder(record["stage"])
+        if folder:
+            shutil.copytree(folder, target, ignore=shutil.ignore_patterns(WEIGHTS))
+        write_json(target / "record.json", record | own)
 
 
 def describe_expected(record: dict, expected: dict[tuple[str, str], Run]) -> str:

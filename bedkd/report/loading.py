@@ -18,6 +18,7 @@ from bedkd.runs.records import to_frame
 from bedkd.runs.sweeps import GRID, read_divergence
 
 GAMMAS = np.arange(1, 21) / 50  # 0.02 to 0.4
+HISTORY = "history.json"
 MEASURES = ("asr", "pacc", "lfr_target")  # of which a model that never saw poison has its own
 
 
@@ -160,16 +161,27 @@ def load_curves(runs: list[Run], where: str = "test") -> pd.DataFrame:
     `where`: on the `test` sets, as in the paper's Figure 4, or on `train`, which is D*.
     """
     parts = []
-    for run in list_attacked(runs, "mepd"):
+    for run in list_attacked(runs, "mepd", f"{where}.parquet"):
+        if where == "train" and not truth_of(run).exists():
+            continue
         scores = load_scores(run, where)
         curve = sweep_gamma(scores.mepd.to_numpy(), scores.is_poisoned.to_numpy(), GAMMAS)
         parts.append(curve.assign(**name_cell(run)))
     return concat(parts)
 
 
-def list_attacked(runs: list[Run], stage: str) -> list[Run]:
+def list_attacked(runs: Iterable[Run], stage: str, file: str = "record.json") -> list[Run]:
     """The attacked runs whose stage is done."""
-    return [run for run in runs if run.config.attack.name != "none" and run.record(stage)]
+    return [run for run in runs if run.config.attack.name != "none" and is_left(run, stage, file)]
+
+
+def is_left(run: Run, stage: str, file: str) -> bool:
+    """Whether a stage is done and its file here: of what was made elsewhere some may not be."""
+    return bool(run.record(stage)) and (run.folder(stage) / file).exists()
+
+
+def truth_of(run: Run) -> Path:
+    return run.folder("data") / "truth/train.parquet"
 
 
 def load_scores(run: Run, where: str) -> pd.DataFrame:
@@ -177,21 +189,20 @@ def load_scores(run: Run, where: str) -> pd.DataFrame:
     of D*, with γ = auto, p."""
     scores = pd.read_parquet(run.folder("mepd") / f"{where}.parquet")
     if where == "train":
-        truth = pd.read_parquet(run.folder("data") / "truth/train.parquet")
-        scores = scores.assign(is_poisoned=truth.is_poisoned.to_numpy())
+        scores = scores.assign(is_poisoned=pd.read_parquet(truth_of(run)).is_poisoned.to_numpy())
     return scores.dropna()
 
 
 def load_cycles(runs: list[Run]) -> pd.DataFrame:
     """`read_cycles` of each finished run."""
-    return concat(read_cycles(run) for run in runs if run.record("akd"))
+    return concat(read_cycles(run) for run in runs if is_left(run, "akd", HISTORY))
 
 
 def read_cycles(run: Run) -> pd.DataFrame:
     """AKD's history: dataset, attack, seed, epoch, MEASURES, cacc, losses, and with the ending
     `_never_poisoned` MEASURES of the model that never saw poison, where they are known."""
     history, record = (
-        json.loads((run.folder("akd") / "history.json").read_text()),
+        json.loads((run.folder("akd") / HISTORY).read_text()),
         run.record("akd"),
     )
     never = {name: record.get(name) for name in map("{}_never_poisoned".format, MEASURES)}
@@ -202,7 +213,7 @@ def read_cycles(run: Run) -> pd.DataFrame:
 
 def load_point_cycles(points: Iterable[tuple[object, Run]], study: str) -> pd.DataFrame:
     """The same for each finished point of a sweep; the value stands in the column `study`."""
-    done = [(value, run) for value, run in points if run.record("akd")]
+    done = [(value, run) for value, run in points if is_left(run, "akd", HISTORY)]
     return concat(read_cycles(run).assign(**{study: value}) for value, run in done)
 
 
@@ -210,7 +221,7 @@ def load_embeddings(runs: list[Run]) -> dict[str, tuple[pd.DataFrame, dict]]:
     """t-SNE of each data set's attacked runs, its first seed: points (attack, and what the stage
     `tsne` leaves), and label_names and target_label of the data set."""
     embeddings: dict[str, tuple] = {}
-    for run in list_attacked(runs, "tsne"):
+    for run in list_attacked(runs, "tsne", "tsne.parquet"):
         points = pd.read_parquet(run.folder("tsne") / "tsne.parquet").assign(**name_cell(run))
         data = run.record("data")
         about = {name: data[name] for name in ("label_names", "target_label")}

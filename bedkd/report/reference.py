@@ -12,9 +12,9 @@ from pathlib import Path
 from bedkd.core.errors import BedkdError
 from bedkd.core.files import write_text
 from bedkd.report.campaign import check_campaign, find_machine, lay_out, place_run, read_campaign
-from bedkd.report.figures import save_figure, set_style
+from bedkd.report.figures import set_style
 from bedkd.report.loading import Batch, load_records, open_batch
-from bedkd.report.overview import compare_cells, draw_overview
+from bedkd.report.paper_figures import draw_all
 from bedkd.report.sensitivity import load_points, save_ranking
 from bedkd.report.tables import costs, describe_source, make_tables, save_costs
 from bedkd.runs.folders import Run
@@ -33,8 +33,9 @@ def keep_reference(profile: Profile, overrides: dict, source: Path | None = None
     """Put records, tables, figures and executed notebooks of what is finished of a profile in place
     of those that were kept of it. Returns what was done, in a sentence.
 
-    `source`: records made elsewhere, instead of the results here (see `campaign.read_campaign`);
-    with them come tables and the overview alone, since the rest needs more than records.
+    `source`: records made elsewhere, instead of the results here (see `campaign.read_campaign`).
+    With them come tables and the figures that can be drawn: from run folders most, from records
+    alone those that need no more.
 
     Raises BedkdError: nothing is finished, a record is refused (see `campaign`), or a notebook is
     too large to show.
@@ -42,16 +43,16 @@ def keep_reference(profile: Profile, overrides: dict, source: Path | None = None
     target = PROJECT / "outputs" / "reference"
     if source is None:
         return keep(open_batch(profile.path, overrides), target)
-    records = read_campaign(source)
-    compute, libraries = find_machine(records)
+    found = read_campaign(source)
+    compute, libraries = find_machine(record for record, _ in found)
     with tempfile.TemporaryDirectory() as root:
         place = partial(place_run, root=Path(root), libraries=libraries)
         batch = open_batch(profile.path, overrides | compute, place)
-        lay_out(records, batch)
-        return keep(batch, target, has_files=False)
+        lay_out(found, batch)
+        return keep(batch, target, is_here=False)
 
 
-def keep(batch: Batch, target: Path, has_files: bool = True) -> str:
+def keep(batch: Batch, target: Path, is_here: bool = True) -> str:
     check_campaign(batch)
     name, shown = batch.profile.name, list(list_shown(batch))
     records = [
@@ -68,11 +69,11 @@ def keep(batch: Batch, target: Path, has_files: bool = True) -> str:
         save_tables(batch, new / "tables")
         if missing:
             write_text(new / "tables" / MISSING, describe_missing(batch, missing, len(shown)))
-        if has_files:
+        if is_here:
             keep_pictures(batch, new)
-        elif len(cells := compare_cells(load_records(batch))):
+        else:
             set_style()  # which the notebooks set
-            save_figure(draw_overview(cells), new / "figures/overview")
+            draw_all(batch, new / "figures")
         put_in_place(new, target, name)
     collect(records, target / "records.jsonl")
     kept = f"Kept in {target}: {len(records)} records of commit {records[0]['commit'][:9]}"

@@ -23,6 +23,9 @@ defences: [finetune]
 studies: []
 few_jobs: false
 """
+HISTORY = [
+    {"epoch": n, "asr": 90.0 / n, "cacc": 90.0, "pacc": 80.0, "lfr_target": 5.0} for n in (1, 2)
+]
 COMMIT, OTHER = "a" * 40, "b" * 40
 ELSEWHERE = tuple((name, "9.9") for name in LIBRARIES)
 
@@ -231,7 +234,11 @@ def test_run_folders_that_came_home_without_their_weights_will_do(
         folder = run.folder(stage)
         folder.mkdir(parents=True)
         (folder / "record.json").write_text(json.dumps(record))
+        if stage == "akd":
+            (folder / "history.json").write_text(json.dumps(HISTORY))
     assert "10 records" in keep_reference(profile, {}, tmp_path / "elsewhere")
+    drawn = {path.stem for path in (kept / "figures/mine").iterdir()}
+    assert drawn == {"overview", "cycles", "cycles_plus"}  # what the files that came home will do
 
 
 def test_what_they_lack_is_made_there(profile, kept, elsewhere, tmp_path):
