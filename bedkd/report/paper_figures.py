@@ -38,8 +38,9 @@ def draw_cells(batch: Batch) -> Figures:
 
 def draw_numbers(batch: Batch) -> Figures:
     cycles = load_point_cycles(batch.sweeps.get("n_poison", []), "n_poison")
+    is_varied = len(cycles) and cycles.n_poison.nunique() > 1
     by_number = partial(plot_cycles_by, by="n_poison")
-    return {"figure3": plot_grid(cycles, by_number)} if len(cycles) else {}
+    return {"figure3": plot_grid(cycles, by_number)} if is_varied else {}
 
 
 def draw_gammas(batch: Batch) -> Figures:

@@ -15,6 +15,7 @@ from bedkd.report.findings import CELL, CLOSE, count_failures, read_kept
 from bedkd.report.layouts import DEFENCE_NAMES, NAMES
 from bedkd.report.overview import compare_cells, describe_verdict
 from bedkd.report.published import describe_difference
+from bedkd.report.reference import MISSING
 from bedkd.report.show import NOTHING
 from bedkd.report.table_cells import make_cells
 from bedkd.report.tables import describe_source, to_markdown
@@ -57,6 +58,36 @@ class Kept:
         return describe_verdict(compare_cells(as_results(self.cells)))
 
     @property
+    def missing(self) -> str:
+        """`244 of 661`: results of the profile that are not there; empty if all are."""
+        page = REFERENCE / "tables" / self.profile / MISSING
+        return page.read_text(encoding="utf-8").split(" results")[0] if page.exists() else ""
+
+    @property
+    def left(self) -> list[dict]:
+        """Cells in which BeDKD+ ends over CLOSE: dataset, attack, asr, asr_never_poisoned."""
+        rows = self.cells[self.cells.defence == "bedkd_plus"]
+        return rows[rows.asr - rows.asr_never_poisoned > CLOSE].to_dict("records")
+
+    @property
+    def unmatched(self) -> list[dict]:
+        """dataset and attack where no row of the target's carries the trigger."""
+        rows = self.cells[self.cells.pacc.isna()].drop_duplicates(["dataset", "attack"])
+        return rows.to_dict("records")
+
+    @property
+    def nearer(self) -> dict[str, list[str]]:
+        """Of each data set the rivals with a smaller mean ΔPACC than BeDKD+, `W2SDefense (1.4)`,
+        the smallest first, and last BeDKD+'s own; none of a data set where it is the smallest."""
+        found = {}
+        for dataset, cells in self.cells.groupby("dataset", sort=False):
+            means = average(cells).delta_pacc.drop("never_poisoned").dropna().sort_values()
+            means = means[: means.index.get_loc("bedkd_plus") + 1]
+            texts = [f"{DEFENCE_NAMES[name]} ({show(value)})" for name, value in means.items()]
+            found |= {dataset: texts} if len(texts) > 1 else {}
+        return found
+
+    @property
     def failures(self) -> dict[str, str]:
         """Of each defence, `2 of 19`: cells that end over CLOSE, see `count_failures`."""
         counts = count_failures(self.cells).groupby("defence")[["failed", "cells"]].sum()
@@ -75,11 +106,14 @@ def find_kept(profile: str) -> Kept | None:
 
 
 def select_cells(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the main grid's attacked cells (CELL) in which each of COMPARED has its numbers;
-    the attack that knows the method is left to the limits. `delta_pacc` of the victim too, whose
-    record was there before that of the model that never saw poison."""
+    """The rows of the main grid's attacked cells (CELL) in which each of COMPARED is there; the
+    attack that knows the method is left to the limits. Data sets in the order of `laptop`.
+    `delta_pacc` of the victim too, whose record was there before that of the model that never saw
+    poison."""
     rows = records[(records.study == "") & ~records.attack.isin(["none", SPREAD])]
-    rows = rows[rows.defence.isin(ROWS)].dropna(subset=["asr", "pacc", "lfr_target", "cacc"])
+    rows = rows[rows.defence.isin(ROWS)].dropna(subset=["asr", "cacc"])
+    order = {name: n for n, name in enumerate(load_profile("laptop").grid.dataset)}
+    rows = rows.sort_values("dataset", key=lambda names: names.map(order), kind="stable")
     n = rows[rows.defence.isin(COMPARED)].groupby(CELL).defence.nunique()
     rows = rows.merge(n[n == len(COMPARED)].rename("n_compared").reset_index(), on=CELL)
     never = rows[rows.defence == "never_poisoned"].set_index(CELL).pacc.rename("pacc_clean")
@@ -94,16 +128,20 @@ def as_results(cells: pd.DataFrame) -> pd.DataFrame:
 
 def average(cells: pd.DataFrame) -> pd.DataFrame:
     """A row a defence, METRICS as columns: over the seeds, then over data sets and attacks. NaN: it
-    lacks one of these."""
+    lacks one of these that the victim has, which lacks PACC where no row of the target's carries
+    the trigger."""
     found = make_cells(as_results(cells), ["dataset", "attack", "defence"], METRICS)
-    wide = found.pivot(index=["dataset", "attack"], columns=["defence", "metric"], values="value")
-    return wide.mean(skipna=False).unstack("metric")
+    wide = found.pivot(index=["dataset", "attack"], columns=["metric", "defence"], values="value")
+    means = {name: wide[name].dropna(subset="none").mean(skipna=False) for name in METRICS}
+    return pd.DataFrame(means)
 
 
 def describe_block(title: str, cells: pd.DataFrame) -> pd.DataFrame:
-    """The rows of some cells in the main table: Data, Defence, METRICS, Cells; all texts."""
+    """The rows of some cells in the main table: Data, Defence, METRICS, Cells; all texts. Without a
+    defence of which no mean is known."""
     n = cells.defence.value_counts()
-    means = average(cells).loc[[name for name in ROWS if name in n], list(METRICS)]
+    means = average(cells).dropna(how="all")
+    means = means.loc[[name for name in ROWS if name in means.index]]
     means.loc["never_poisoned", "delta_pacc"] = float("nan")  # the yardstick itself
     texts = means.map(show).assign(Cells=n.map(str))
     texts = texts.rename(index=ROWS, columns=NAMES["metric"]).rename_axis("Defence").reset_index()
@@ -183,6 +221,7 @@ def render_readme(template: str | None = None) -> str:
     page = Environment(  # noqa: S701
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, **look
     )
+    page.filters |= {"attack": lambda name: NAMES["attack"].get(name, name)}
     page.filters |= {"one": show, "percent": percent, "signed": "{:+.1f}".format}
     page.globals |= {"measure_left": measure_left, "describe_main": describe_main}
     source = page.from_string(template) if template else page.get_template("readme.md.j2")

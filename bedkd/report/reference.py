@@ -15,7 +15,7 @@ from bedkd.report.campaign import check_campaign, find_machine, lay_out, place_r
 from bedkd.report.figures import set_style
 from bedkd.report.loading import Batch, load_records, open_batch
 from bedkd.report.paper_figures import draw_all
-from bedkd.report.sensitivity import load_points, save_ranking
+from bedkd.report.sensitivity import load_points, save_ranking, select_studies
 from bedkd.report.tables import costs, describe_source, make_tables, save_costs
 from bedkd.runs.folders import Run
 from bedkd.runs.plan import with_hard_loss
@@ -110,13 +110,18 @@ def list_shown(batch: Batch) -> Iterator[tuple[Run, str, dict]]:
 
 
 def save_tables(batch: Batch, folder: Path) -> None:
-    """As `10_tables` does."""
+    """As `10_tables` does, but for sweeps with no more than one value: `missing.md` has them."""
+    sweeps = {f"sweep_{study}": points for study, points in batch.sweeps.items()}
+    sweeps |= {"table4": batch.sweeps.get("n_clean", []), "table5": batch.sweeps.get("victim", [])}
     for name, table in make_tables(batch).items():
-        table.save(folder / name)
+        done = {str(value) for value, run in sweeps.get(name, []) if is_settled(run, "akd")}
+        if name not in sweeps or len(done) > 1:
+            table.save(folder / name)
     records = load_records(batch)
     save_costs(costs(records), folder / "costs", describe_source(records))
-    if batch.profile.sweep_plus:
-        save_ranking(load_points(batch.profile, batch.runs, batch.overrides), folder)
+    points = load_points(batch.profile, batch.runs, batch.overrides)
+    if batch.profile.sweep_plus and len(select_studies(points, is_grid=False)):
+        save_ranking(points, folder)
 
 
 def keep_pictures(batch: Batch, target: Path) -> None:

@@ -95,8 +95,12 @@ def describe_points(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def select_studies(points: pd.DataFrame, *, is_grid: bool) -> pd.DataFrame:
-    """Those of two parameters at once, or those of one."""
-    return points[points.study.str.contains(GRID) == is_grid]
+    """Those of two parameters at once, or those of one; of a study that has one setting alone, the
+    profile's own most often, none: that it moves nothing would be no finding."""
+    chosen = points[points.study.str.contains(GRID) == is_grid]
+    done = chosen[chosen.state != "missing"].groupby([*CELL, "study"]).setting.nunique()
+    n_done = chosen.set_index([*CELL, "study"]).index.map(done)
+    return chosen[n_done > 1]
 
 
 def summarise(points: pd.DataFrame) -> pd.DataFrame:
