@@ -1,6 +1,6 @@
 # Each line is a command a person could type.
 #   make reproduce [PROFILE=quick] [CORES=2]   make test   make lint   make format   make lab
-#   make report                                README.md, out of what outputs/reference/ keeps
+#   make report                                README.md and 09_findings, of what outputs/reference/ keeps
 #   make venv PYTHON=python3.12                another interpreter, before the first install
 #   make test-slow                             batches killed at ten moments, a full disk
 #   make test-browser                          notebooks in JupyterLab and a Chromium that is there

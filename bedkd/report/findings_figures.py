@@ -6,17 +6,19 @@ from matplotlib.axes import Axes
 
 from bedkd.report.figures import BLACK, CLASS_COLOURS, MARKERS, new_axes
 from bedkd.report.findings import CLOSE, NOT_MEASURED
-from bedkd.report.layouts import NAMES, name_method
+from bedkd.report.layouts import DEFENCE_NAMES, NAMES, name_method
 
 GUIDE = {"color": BLACK, "linewidth": 0.6}
-PALETTE = [*CLASS_COLOURS, "#7F7F7F", "#A65628", "#000000", "#999933", "#882255"]
+PALETTE = [*CLASS_COLOURS, "#7F7F7F", "#A65628", "#000000", "#999933", "#882255", "#44AA99"]
 
 
 def name_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """Attacked cells that are held against a model that never saw poison, with the names of
-    defence and attack, and `asr_over` and `lfr_over`, the distance from that model (points)."""
+    """Attacked cells of the defences, parts of BeDKD+ apart, that are held against a model that
+    never saw poison, with the names of defence and attack, and `asr_over` and `lfr_over`, the
+    distance from that model (points)."""
     is_held = (records.attack != "none") & records.asr_never_poisoned.notna()
-    rows = records[is_held & (records.defence != "never_poisoned")]
+    is_whole = records.defence.isin(DEFENCE_NAMES) & (records.defence != "never_poisoned")
+    rows = records[is_held & is_whole]
     return rows.assign(
         defence=rows.defence.map(name_method),
         attack=rows.attack.map(lambda name: NAMES["attack"].get(name, name)),
@@ -73,7 +75,7 @@ def draw_study(records: pd.DataFrame, study: str, *, ax: Axes | None = None) -> 
     """ASR over that of the model that never saw poison at each value of a study, one line a
     defence: means with 95% intervals over the cells."""
     ax, rows = new_axes(ax), name_rows(records[records.study == study])
-    if rows.empty:
+    if rows.value.nunique() < 2:
         return say_nothing(ax)
     if is_number := rows.value.str.fullmatch(r"[\d.]+").all():
         rows = rows.assign(value=rows.value.astype(float))

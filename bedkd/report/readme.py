@@ -1,7 +1,8 @@
 """README.md: its sentences are those of `readme.md.j2`, its numbers those of outputs/reference/
-(`make report`)."""
+(`make report`, which also executes `09_findings` on real text)."""
 
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from bedkd.report.findings import CELL, CLOSE, count_failures, read_kept
 from bedkd.report.layouts import DEFENCE_NAMES, NAMES
 from bedkd.report.overview import compare_cells, describe_verdict
 from bedkd.report.published import describe_difference
-from bedkd.report.reference import MISSING
+from bedkd.report.reference import MISSING, keep_notebook
 from bedkd.report.show import NOTHING
 from bedkd.report.table_cells import make_cells
 from bedkd.report.tables import describe_source, to_markdown
 from bedkd.runs.profiles import PROJECT, load_profile
 
 README, REFERENCE = PROJECT / "README.md", PROJECT / "outputs" / "reference"
+FINDINGS = REFERENCE / "notebooks/laptop/09_findings.ipynb"
 PROFILES = ("laptop", "quick", "evidence")
 METRICS = ("asr", "delta_pacc", "lfr_target", "cacc")
 COMPARED = ("none", "bedkd", "bedkd_plus", "never_poisoned")  # in every cell of the main table
@@ -238,5 +240,19 @@ def render_readme(template: str | None = None) -> str:
     )
 
 
+def keep_findings() -> None:
+    """`09_findings` of real text, executed, if such records are kept."""
+    import papermill
+
+    if find_kept("laptop"):
+        with tempfile.TemporaryDirectory() as scratch:
+            output = Path(scratch) / FINDINGS.name
+            source, own = str(PROJECT / "notebooks" / FINDINGS.name), {"profile": "laptop"}
+            how = {"kernel_name": "python3", "progress_bar": False}
+            papermill.execute_notebook(source, str(output), own, **how)
+            keep_notebook(output, FINDINGS)
+
+
 if __name__ == "__main__":
     write_text(README, render_readme())
+    keep_findings()

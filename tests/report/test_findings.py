@@ -116,18 +116,21 @@ def test_a_profile_of_which_nothing_is_kept():
 
 
 def test_the_pictures_have_each_cell_where_it_is():
-    records = pd.concat([make_records(), make_records("poison_rate", "0.1")], ignore_index=True)
+    rates = [make_records("poison_rate", rate) for rate in ("0.1", "0.2")]
+    records = pd.concat([make_records(), *rates], ignore_index=True)
     records.loc[records.defence == "none", "asr_never_poisoned"] = np.nan  # as a victim's record
     points = draw_shift(records).collections[0].get_offsets()
     assert len(points) == 12 and sorted({round(x) for x, _ in points}) == [0, 1, 2, 77, 78, 79]
     names = [label.get_text() for label in draw_seeds(records).get_yticklabels()]
     assert names == ["BeDKD", "BeDKD+"]
     ax = draw_study(records, "poison_rate")
-    assert ax.get_xticks().tolist() == [0.1]
+    assert ax.get_xticks().tolist() == [0.1, 0.2]
     assert {-9.5, -1.0} <= {round(y, 6) for line in ax.lines for y in line.get_ydata()}
 
 
 def test_without_a_cell_a_picture_says_so():
     records = make_records()
-    for ax in (draw_shift(records[:0]), draw_seeds(records[:0]), draw_study(records, "alpha")):
+    one = draw_study(make_records("alpha", "0.3"), "alpha")  # varies nothing
+    none = (draw_shift(records[:0]), draw_seeds(records[:0]), draw_study(records, "alpha"))
+    for ax in (one, *none):
         assert [text.get_text() for text in ax.texts] == ["not measured"]

@@ -1,5 +1,6 @@
 """README is what the records say: rendered, not typed; and what it links to is there."""
 
+import html
 import json
 import re
 
@@ -7,6 +8,8 @@ import pandas as pd
 import pytest
 
 from bedkd.report import findings, readme
+from bedkd.report.claims import CLAIMS
+from bedkd.report.findings import lay_out_claims, weigh_claims
 from bedkd.report.readme import COMPARED, PROFILES, average, find_kept, render_readme, select_cells
 from bedkd.runs.profiles import PROJECT
 
@@ -137,9 +140,52 @@ def test_a_row_is_a_mean_over_seeds_and_attacks(keep):
     }
     table = readme.describe_main([kept]).splitlines()
     cells = [[text.strip() for text in line.split("|")[2:-1]] for line in table]
-    assert cells[3] == ["ONION", "–", "–", "–", "–", "2"]  # not under each attack
+    assert "ONION" not in str(cells)  # not measured under each attack
     assert cells[-1] == ["Never poisoned", "12.5", "–", "5.0", "88.0", "4"]
     assert kept.failures["BeDKD+"] == "0 of 4"
+
+
+def test_what_a_data_set_cannot_measure_hides_no_cell(keep):
+    """No row of the target's carries SynBkd: its ASR counts, and PACC's means are of the other."""
+    lost = {"pacc": None, "lfr_target": None}
+    rows = [r | lost if r["attack"] == "synbkd" else r for r in make_records()]
+    keep(
+        [
+            r | {"asr": 29.0} if (r["defence"], r["pacc"]) == ("bedkd_plus", None) else r
+            for r in rows
+        ]
+    )
+    kept = find_kept("laptop")
+    assert average(kept.cells).loc["bedkd_plus"].to_dict() == {
+        **{"asr": (9.5 + 29) / 2, "delta_pacc": 1.0, "lfr_target": 5.0, "cacc": 88.0}
+    }
+    assert kept.failures["BeDKD+"] == "2 of 4"
+    assert {(row["dataset"], row["attack"], row["asr"]) for row in kept.left} == {
+        ("sst2", "synbkd", 29.0)
+    }
+    assert [(row["dataset"], row["attack"]) for row in kept.unmatched] == [("sst2", "synbkd")]
+
+
+@pytest.mark.parametrize(("pacc", "said"), [(60.0, None), (86.9, ["ONION (0.1)", "BeDKD+ (1.0)"])])
+def test_a_rival_that_wins_is_named(keep, pacc, said):
+    rows = make_records()
+    more = [r | {"defence": "onion", "pacc": pacc} for r in rows if r["defence"] == "bedkd"]
+    keep([*(r for r in rows if r["defence"] != "onion"), *more])
+    assert find_kept("laptop").nearer == ({"sst2": said} if said else {})
+
+
+def test_findings_of_real_text_are_what_the_records_say():
+    kept, source = (
+        json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for path in (readme.FINDINGS, PROJECT / "notebooks/09_findings.ipynb")
+    )
+    is_same = [c["source"] for c in kept if "injected" not in str(c["metadata"])] == [
+        c["source"] for c in source
+    ]
+    said = html.unescape("".join(kept[-1]["outputs"][0]["data"]["text/html"]))
+    weighed = weigh_claims(findings.read_kept("laptop"), CLAIMS)
+    is_same &= all(text in said for text in lay_out_claims(weighed).to_numpy().ravel())
+    assert is_same, f"{readme.FINDINGS} is not what 09_findings gives: run `make report`"
 
 
 def test_a_cell_counts_where_all_are_known(keep):
@@ -173,7 +219,7 @@ def test_all_profiles_together_make_one_table(keep):
     keep([row | {"profile": name} for name in PROFILES for row in make_records(study=None)])
     text = render_readme()
     assert text.count("| **BeDKD+**") == 3 and "Not measured" not in text
-    assert "outputs/reference/figures/quick/overview.png" in text
+    assert "outputs/reference/figures/laptop/overview.png" in text
     assert "Real text* (`laptop`): BeDKD+ takes the mean ASR from 99.5% to 9.5%" in text
 
 
@@ -207,7 +253,8 @@ def list_anchors(text: str) -> list[str]:
 
 
 def test_of_the_reference_only_what_each_campaign_makes_is_linked():
-    made = r"(records|verdicts)\.jsonl|tables/\w+/(table1|robustness)\.md|figures/\w+/overview\.png"
+    made = r"(records|verdicts)\.jsonl|tables/\w+/(table1|robustness|missing)\.md"
+    made += r"|figures/\w+(/overview\.png)?|notebooks/laptop/09_findings\.ipynb"
     for link in LINK.findall((PROJECT / "README.md").read_text(encoding="utf-8")):
         if "outputs/reference" in link:
             assert re.fullmatch(rf"outputs/reference/({made})", link), link

@@ -136,6 +136,14 @@ def test_the_table_and_what_is_said_of_it(points, tmp_path):
     assert line.replace(" ", "").split("|")[3:6] == ["n_p", "75.0", "68.0"]
 
 
+def test_a_parameter_with_one_value_moves_nothing_that_could_be_said(points):
+    alone = points[(points.study != "lambda") | points.is_own | (points.setting == "0.1")]
+    assert alone[alone.study == "lambda"].setting.nunique() == 1
+    assert set(rank_parameters(alone).study) == {"n_poison"}
+    (curves,) = {len(figure.axes) for figure in figures.draw_curves(alone).values()}
+    assert curves == 1
+
+
 def test_nothing_is_finished(points, tmp_path):
     lost = points.assign(state="missing", asr=np.nan, pacc=np.nan, cacc=np.nan)
     for none in (lost, points[:0]):
