@@ -37,6 +37,11 @@ def load_published(table: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=fields).dropna().reset_index(drop=True)
 
 
+def load_setting() -> dict:
+    """The paper's: model, and `rows` of each data set, for training and for testing."""
+    return _read()["setting"]
+
+
 def compare(cells: pd.DataFrame, table: str) -> pd.DataFrame:
     """`cells` with published, difference (ours - published) and agreement: `yes` within TOLERANCE,
     `unclear` farther but within our 95% interval, else `no`; None: nothing to compare.
@@ -71,7 +76,7 @@ def describe_difference(records: pd.DataFrame, table: str) -> str:
     is."""
     names = records.dataset.replace(PAPER_NAMES)
     is_known = names.isin(load_published(table).dataset)
-    setting, done = _read()["setting"], records[is_known & (records.state == "ok")]
+    setting, done = load_setting(), records[is_known & (records.state == "ok")]
     parts = []
     if set(done.model.dropna()) - {setting["model"], *load_published("table5").model}:
         parts.append(f"victim {setting['model']}")

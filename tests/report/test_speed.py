@@ -30,7 +30,8 @@ from bedkd.report.speed.stages import (
 from bedkd.report.speed.textbook import textbook_akd, textbook_dmm, textbook_losses, textbook_scan
 from bedkd.report.speed.trainer import trainer_arguments, trainer_victim
 from bedkd.report.speed.turns import Timed, summarise, take_turns
-from bedkd.runs.profiles import open_run
+from bedkd.report.speed.whole import count_steps, estimate
+from bedkd.runs.profiles import load_profile, open_run
 
 SMALL = RunConfig(
     victim=VictimConfig(epochs=3, batch_size=8, learning_rate=1e-3),
@@ -197,6 +198,11 @@ def test_record(measured, compute, tmp_path):
         assert record[f"ratio_{name}"] == stage.ratio > 0
         assert record["floor_fraction"][name] == stage.floor_fraction(2e9)
         assert set(record["seconds"][name]) == {"bedkd", stage.rival}
+    # 16 clean rows and 4 poisoned ones, in batches of 8
+    assert record["steps"] == {
+        "dmm_akd": 2 * SMALL.dmm.epochs + 3 * SMALL.akd.cycles,
+        "victim": 2 * SMALL.victim.epochs,
+    }
     assert {"device", "threads", "precision", "versions", "commit", "what"} <= set(record)
     assert record["accuracies"] == [{"seed": 1, "loop": "bedkd", "asr": 5.0}]
     assert "NaN" not in json.dumps(record)
@@ -264,3 +270,32 @@ def test_what_each_side_reaches(tmp_path, monkeypatch):
     assert shown.loc["bedkd"].tolist() == shown.loc["bedkd fp32"].tolist()
     assert list(spread(found).index) == loops
     assert spread(found[:0]).empty
+
+
+PROFILE = """
+extends: paper
+grid: {dataset: [olid], attack: [none, badwords], seed: [0]}
+defences: [finetune, onion, textguard]
+studies: [poison_rate, temperature_akd]
+focus: [olid]
+sweeps: {poison_rate: [0.1, 0.2], temperature_akd: [1.0, 2.5]}
+"""
+
+
+def test_steps_of_a_profile_are_counted_once_each(tmp_path):
+    """Victims: clean, 20% and 10%. AKD: both methods of each cell, and two points as printed."""
+    (tmp_path / "mine.yaml").write_text(PROFILE)
+    profile = load_profile(str(tmp_path / "mine.yaml"))
+    table = count_steps(profile, {"olid": 1600}).set_index("stage")
+    assert table.n.to_dict() == {"victim": 3, "dmm": 5, "akd": 6, "finetune": 2, "textguard": 2}
+    assert table.steps["victim"] == 3 * 10 * 100 / 1000
+    assert table.steps["finetune"] == 2 * 10 * 20 / 1000
+    assert table.steps["textguard"] == 2 * 9 * 5 * 100 / 1000
+    printed = 50 * (640 / 16 + 32 / 16) / 1000
+    assert table.steps["akd"] > 4 * printed
+    record = {"seconds": {"victim": {"bedkd": 36.0}, "dmm_akd": {"bedkd": 9.0}}}
+    record["steps"] = {"victim": 1000, "dmm_akd": 1000}
+    hours = estimate(table.reset_index(), record, ["textguard"]).set_index("stage").hours
+    assert hours["victim"] == pytest.approx(3 * 36 / 3600)
+    assert hours["akd"] == pytest.approx(table.steps["akd"] * 9 / 3600)
+    assert hours["all but textguard"] == pytest.approx(hours[:4].sum())

@@ -36,6 +36,7 @@ def describe_speed(
         **{f"ratio_{name}": stage.ratio for name, stage in stages.items()},
         "floor_fraction": {name: value for name, value in fractions.items() if value == value},
         "seconds": {name: of.to_dict() for name, of in medians.items()},
+        "steps": {name: stage.steps for name, stage in stages.items() if stage.steps},
         "rounds": {name: int(stage.times["round"].nunique()) for name, stage in stages.items()},
         "matrix_rate": dict(rates),
         "device": device_name(compute.device),

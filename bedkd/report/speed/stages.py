@@ -1,5 +1,6 @@
 """The kit's stages and their rivals, in turn, with the floor of each."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,11 +31,13 @@ from bedkd.report.speed.turns import Timed, clock, take_turns
 
 @dataclass(frozen=True)
 class Stage:
-    """`times`: see `take_turns`. `flops`: the floor's, for the same work; NaN: not counted."""
+    """`times`: see `take_turns`. `flops`: the floor's, for the same work; NaN: not counted.
+    `steps`: of training; 0: none."""
 
     times: pd.DataFrame
     flops: float
     rival: str
+    steps: int = 0
 
     @property
     def ratio(self) -> float:
@@ -72,7 +75,9 @@ def time_distillation(
         + 2 * count_flops(victim, clean, is_training=False)
         + count_flops(victim, poisoned, is_training=False)
     )
-    return Stage(take_turns(loops, rounds), flops, "textbook")
+    n, more = (math.ceil(len(few) / config.akd.batch_size) for few in (clean_few, poison_few))
+    steps = n_epochs * math.ceil(len(clean_few) / config.dmm.batch_size) + n_cycles * (n + more)
+    return Stage(take_turns(loops, rounds), flops, "textbook", steps)
 
 
 def _both(dmm, akd, victim, clean_few, poison_few, config: RunConfig, epochs: int, number: int):
@@ -120,7 +125,8 @@ def time_victim(
 
     loops = {"bedkd": partial(of, kit_victim), "trainer": partial(of, trainer_victim)}
     flops = config.epochs * count_flops(start, start.encode(rows.text), is_training=True)
-    return Stage(take_turns(loops, rounds), flops, "trainer")
+    steps = config.epochs * math.ceil(len(rows) / config.batch_size)
+    return Stage(take_turns(loops, rounds), flops, "trainer", steps)
 
 
 def kit_victim(
