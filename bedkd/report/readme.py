@@ -164,6 +164,19 @@ def describe_main(kept: list[Kept]) -> str:
     return to_markdown(table.set_index(["Data", "Defence"]))
 
 
+def compare_machines(here: Kept, there: Kept) -> dict:
+    """How far the same cell's numbers are apart, made on two machines: n defences, of both `asr`
+    and `cacc` the largest distance and whose it is; `plus`: of BeDKD+."""
+    keys = [*CELL, "defence"]
+    both = here.cells.merge(there.cells, on=keys, suffixes=("", "_there")).set_index("defence")
+    found: dict = {"n": len(both), "device": here.records.device[0].upper()}
+    for metric in ("asr", "cacc"):
+        apart = (both[metric] - both[f"{metric}_there"]).abs()
+        name, whose = apart.idxmax(), DEFENCE_NAMES.get(apart.idxmax(), apart.idxmax())
+        found[metric] = {"largest": apart[name], "whose": whose, "plus": apart["bedkd_plus"]}
+    return found
+
+
 def show(value: float) -> str:
     return NOTHING if pd.isna(value) else f"{value:.1f}"
 
@@ -215,7 +228,8 @@ def percent(share: float) -> str:
 
 def render_readme(template: str | None = None) -> str:
     """README.md as the records have it. `template`: another text than `readme.md.j2`."""
-    kept = {name: find_kept(name) for name in PROFILES}
+    kept, one_cell = {name: find_kept(name) for name in PROFILES}, find_kept("one_cell")
+    is_compared = kept["laptop"] and one_cell
     laptop = load_profile("laptop")
     cell = laptop.run("sst2", "badwords", 0)
     look = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
@@ -231,6 +245,7 @@ def render_readme(template: str | None = None) -> str:
         **kept,
         shown=[one for one in kept.values() if one],
         lost=[name for name, one in kept.items() if not one],
+        machines=compare_machines(one_cell, kept["laptop"]) if is_compared else None,
         close=CLOSE,
         spread=SPREAD,
         survey=read_survey(),

@@ -207,6 +207,21 @@ def test_records_of_several_commits_are_no_campaign(keep):
     assert find_kept("laptop") is None
 
 
+def test_two_machines_are_held_against_each_other(keep):
+    """The cell of seed 0 again, on another machine: ONION 4 points of ASR apart, BeDKD+ half."""
+    apart = {"onion": {"asr": 44.0}, "bedkd_plus": {"asr": 9.5, "cacc": 85.0}}
+    again = [r | apart.get(r["defence"], {}) for r in make_records(profile="one_cell")]
+    rows = [r for r in again if (r["seed"], r["attack"]) == (0, "badwords")]
+    keep([*make_records(device="GPU"), *rows])
+    found = readme.compare_machines(find_kept("one_cell"), find_kept("laptop"))
+    assert found == {
+        **{"n": 5, "device": "CPU"},
+        "asr": {"largest": 4.0, "whose": "ONION", "plus": 0.5},
+        "cacc": {"largest": 3.0, "whose": "BeDKD+", "plus": 3.0},
+    }
+    assert "From the CPU to the GPU BeDKD+ is 0.5 points of ASR" in render_readme()
+
+
 def test_without_records_there_is_the_command(keep):
     keep([])
     text = render_readme()
