@@ -10,7 +10,8 @@ import pytest
 from bedkd.report import findings, readme
 from bedkd.report.claims import CLAIMS
 from bedkd.report.findings import lay_out_claims, weigh_claims
-from bedkd.report.readme import COMPARED, PROFILES, average, find_kept, render_readme, select_cells
+from bedkd.report.kept import COMPARED, average, compare_machines, find_kept, select_cells
+from bedkd.report.readme import PROFILES, render_readme
 from bedkd.runs.profiles import PROJECT
 
 TEMPLATE = PROJECT / "bedkd/report/readme.md.j2"
@@ -213,7 +214,7 @@ def test_two_machines_are_held_against_each_other(keep):
     again = [r | apart.get(r["defence"], {}) for r in make_records(profile="one_cell")]
     rows = [r for r in again if (r["seed"], r["attack"]) == (0, "badwords")]
     keep([*make_records(device="GPU"), *rows])
-    found = readme.compare_machines(find_kept("one_cell"), find_kept("laptop"))
+    found = compare_machines(find_kept("one_cell"), find_kept("laptop"))
     assert found == {
         **{"n": 5, "device": "CPU"},
         "asr": {"largest": 4.0, "whose": "ONION", "plus": 0.5},
