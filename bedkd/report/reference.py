@@ -16,7 +16,7 @@ from bedkd.report.figures import set_style
 from bedkd.report.loading import Batch, load_records, open_batch
 from bedkd.report.paper_figures import draw_all
 from bedkd.report.sensitivity import load_points, save_ranking, select_studies
-from bedkd.report.tables import costs, describe_source, make_tables, save_costs
+from bedkd.report.tables import costs, describe_company, describe_source, make_tables, save_costs
 from bedkd.runs.folders import Run
 from bedkd.runs.plan import with_hard_loss
 from bedkd.runs.profiles import PROJECT, Profile
@@ -118,7 +118,8 @@ def save_tables(batch: Batch, folder: Path) -> None:
         if name not in sweeps or len(done) > 1:
             table.save(folder / name)
     records = load_records(batch)
-    save_costs(costs(records), folder / "costs", describe_source(records))
+    source = f"{describe_source(records)} {describe_company(records)}".strip()
+    save_costs(costs(records), folder / "costs", source)
     points = load_points(batch.profile, batch.runs, batch.overrides)
     if batch.profile.sweep_plus and len(select_studies(points, is_grid=False)):
         save_ranking(points, folder)

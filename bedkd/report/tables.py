@@ -219,6 +219,23 @@ def costs(records: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**keys).groupby(list(keys), observed=True).agg(**COSTS)
 
 
+def describe_company(records: pd.DataFrame) -> str:
+    """One sentence for the caption: how many results were made at the same time, at most and to a
+    second, for what shares a device takes longer."""
+    done = add_columns(records, ["key", "started_at", "seconds", "seconds_akd", "seconds_finding"])
+    done = done[done.state == "ok"].dropna(subset=["started_at", "seconds"])
+    done = done.drop_duplicates("key")
+    if not len(done):
+        return ""
+    # of the record's own stage, without those before it
+    own = done.seconds_akd.fillna(done.seconds - done.seconds_finding.fillna(0)).astype(float)
+    begun = pd.to_datetime(done.started_at)
+    times = pd.concat([begun, begun + pd.to_timedelta(own, unit="s")])
+    changes = pd.Series([1] * len(begun) + [-1] * len(begun), times.to_numpy())
+    n = changes.sort_index(kind="stable").cumsum().max()
+    return f"About {n} results were made at the same time." if n > 1 else ""
+
+
 def save_costs(table: pd.DataFrame, path: Path, source: str) -> None:
     """`path` with .csv and .md."""
     write_text(path.with_suffix(".csv"), table.round(2).to_csv())

@@ -5,7 +5,7 @@ import pytest
 
 from bedkd.report.layouts import DEFENCE_NAMES
 from bedkd.report.table_cells import make_cells
-from bedkd.report.tables import costs, make_table, select_ablations
+from bedkd.report.tables import costs, describe_company, make_table, select_ablations
 
 COMMON = {
     "model": "bert",
@@ -294,6 +294,21 @@ def test_costs(ablations):
     assert row["Seconds"] == 15.0 and row["Peak memory (MiB)"] == 200.0
     yardstick = ablations[ablations.defence == "kd"].assign(defence="never_poisoned")
     assert list(costs(pd.concat([ablations, yardstick])).index) == list(table.index)
+
+
+def test_it_is_said_how_many_shared_the_machine():
+    """The second begins while the first is made; AKD's own seconds are those without the DMM's."""
+    day = "2026-01-01T00:00:"
+    rows = [
+        {"key": "a", "started_at": f"{day}00+00:00", "seconds": 10.0},
+        {"key": "b", "started_at": f"{day}05+00:00", "seconds": 20.0, "seconds_akd": 3.0},
+        {"key": "c", "started_at": f"{day}12+00:00", "seconds": 9.0},
+    ]
+    records = pd.DataFrame(rows).assign(state="ok")
+    assert describe_company(records) == "About 2 results were made at the same time."
+    again = pd.concat([records, records])  # a result that two cells share
+    assert describe_company(again) == describe_company(records)
+    assert describe_company(records[:1]) == describe_company(records[:0]) == ""
 
 
 def test_rows_stand_in_the_order_of_names_however_few_there_are():
