@@ -208,6 +208,19 @@ def test_records_of_several_commits_are_no_campaign(keep):
     assert find_kept("laptop") is None
 
 
+def test_what_loops_reach_is_held_against_the_kit():
+    reached = {"bedkd": (4.0, 80.0), "bedkd fp32": (3.0, 81.0), "textbook": (5.0, 82.0)}
+    rows = [
+        {"seed": seed, "loop": loop, "asr": asr + seed, "cacc": cacc}
+        for seed in (0, 1)
+        for loop, (asr, cacc) in reached.items()
+    ]
+    assert readme.compare_loops(rows) == {
+        **{"n": 2, "textbook": {"asr": -1.0, "cacc": -2.0}, "fp32": {"asr": 1.0, "cacc": -1.0}}
+    }
+    assert readme.compare_loops([]) == {}
+
+
 def test_two_machines_are_held_against_each_other(keep):
     """The cell of seed 0 again, on another machine: ONION 4 points of ASR apart, BeDKD+ half."""
     apart = {"onion": {"asr": 44.0}, "bedkd_plus": {"asr": 9.5, "cacc": 85.0}}
