@@ -105,6 +105,7 @@ def lay_out(found: Iterable[Found], batch: Batch) -> None:
     Raises BedkdError: this code and these settings give no result its key.
     """
     expected = {(stage, run.key(stage)): run for run, stage in list_results(batch.jobs)}
+    ignored = shutil.ignore_patterns(WEIGHTS)
     for record, folder in found:
         place = (record["stage"], record["key"])
         if place not in expected:
@@ -116,7 +117,7 @@ def lay_out(found: Iterable[Found], batch: Batch) -> None:
         own = {"commit": record.get("commit") or environment()["commit"]}
         target = expected[place].folder(record["stage"])
         if folder:
-            shutil.copytree(folder, target, ignore=shutil.ignore_patterns(WEIGHTS))
+            shutil.copytree(folder, target, ignore=ignored, dirs_exist_ok=True)
         write_json(target / "record.json", record | own)
 
 
