@@ -58,7 +58,7 @@ def keep(batch: Batch, target: Path, is_here: bool = True) -> str:
     records = [
         record | labels | {"profile": name, "victim_key": run.key("victim")}
         for run, stage, labels in shown
-        if (record := run.record(stage))
+        if is_varied(batch, labels.get("study")) and (record := run.record(stage))
     ]
     if not records:
         raise BedkdError(f"nothing of {name} is finished; run `bedkd reproduce {name}` first")
@@ -109,13 +109,19 @@ def list_shown(batch: Batch) -> Iterator[tuple[Run, str, dict]]:
                     yield point, stage, {"study": sweep.name, "value": value}
 
 
+def is_varied(batch: Batch, study: str | None) -> bool:
+    """Whether a sweep has two finished values; one, the profile's own most often, is a record of
+    the main grid once more. True of what is no sweep."""
+    points = batch.sweeps.get(study or "")
+    done = {str(value) for value, run in points or [] if is_settled(run, "akd")}
+    return points is None or len(done) > 1
+
+
 def save_tables(batch: Batch, folder: Path) -> None:
-    """As `10_tables` does, but for sweeps with no more than one value: `missing.md` has them."""
-    sweeps = {f"sweep_{study}": points for study, points in batch.sweeps.items()}
-    sweeps |= {"table4": batch.sweeps.get("n_clean", []), "table5": batch.sweeps.get("victim", [])}
+    """As `10_tables` does, but for sweeps that vary nothing yet: `missing.md` has them."""
+    studies = {"table4": "n_clean", "table5": "victim"}
     for name, table in make_tables(batch).items():
-        done = {str(value) for value, run in sweeps.get(name, []) if is_settled(run, "akd")}
-        if name not in sweeps or len(done) > 1:
+        if is_varied(batch, studies.get(name, name.removeprefix("sweep_"))):
             table.save(folder / name)
     records = load_records(batch)
     source = f"{describe_source(records)} {describe_company(records)}".strip()

@@ -184,6 +184,28 @@ def test_the_campaign_before_is_replaced(profile, kept):
     assert [path.name for path in kept.iterdir() if path.name.startswith(".")] == []
 
 
+def test_a_sweep_with_one_finished_value_is_kept_no_second_time(tmp_path, kept, monkeypatch):
+    """The value that the cell has anyway; with two of them all are kept, and their table."""
+    monkeypatch.setenv("BEDKD_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setattr(reference, "PROJECT", tmp_path / "project")
+    swept = PROFILE.replace("studies: []", "studies: [lambda]\nfocus: [toy-sentiment]")
+    (tmp_path / "mine.yaml").write_text(f"{swept}sweeps: {{lambda: [0.3, 0.6]}}\n")
+    profile = load_profile(str(tmp_path / "mine.yaml"))
+    batch = open_batch(profile.path)
+    others = {run.folder("akd") for value, run in batch.sweeps["lambda"] if value == 0.6}
+    finished = [pair for pair in list_results(batch.jobs) if pair[0].folder("akd") not in others]
+    for run, stage in finished:
+        write(run, stage)
+    keep_reference(profile, {})
+    assert not any(row.get("study") for row in read_lines(kept / "records.jsonl"))
+    assert not (kept / "tables/mine/sweep_lambda.md").exists()
+    assert "bedkd (lambda 0.6)" in (kept / "tables/mine/missing.md").read_text()
+    finish(profile)
+    keep_reference(profile, {})
+    values = {row["value"] for row in read_lines(kept / "records.jsonl") if row.get("study")}
+    assert values == {0.3, 0.6} and (kept / "tables/mine/sweep_lambda.md").exists()
+
+
 # records made elsewhere
 
 
