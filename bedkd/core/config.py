@@ -134,7 +134,7 @@ class AKDConfig(DistillConfig):
 
     temperature: Positive = 2.5  #: T of L_soft in Eq. 5 and 6
     lambda_: Share = 0.3  #: λ of Eq. 5 and 6: weight of the label
-    cycles: Count = 50  #: trust and punish, so often
+    cycles: Count = 50  #: trust and punish, so often; BeDKD+ may add some (see `akd.MAX_ROUNDS`)
     schedule: Literal["constant", "linear"] = "constant"
     penalty: Literal["unbounded", "margin"] = "unbounded"  #: of punish; margin: BeDKD+'s L_margin
     # in the last cycles rows of D* that have the trigger too

@@ -11,7 +11,7 @@ import torch
 from bedkd.core.blindness import check_blind
 from bedkd.core.config import AKDConfig
 from bedkd.core.errors import DivergenceError
-from bedkd.method.counter import draw_carriers, draw_counter_poison
+from bedkd.method.counter import Carriers, draw_counter_poison, tell_carriers
 from bedkd.method.distillation import cycle_settings, distill, distillation_phase
 from bedkd.method.losses import distillation_loss, margin_loss, penalty_loss
 from bedkd.method.triggers import Candidate, carried
@@ -20,6 +20,7 @@ from bedkd.nn.training import Phase, WatchFunction
 
 MAX_UNEXPLAINED = 0.5  # of the rows found; beyond it they are punished
 LATER = 4  # of so many cycles the last has rows of D* too, told by the student so far
+MAX_ROUNDS = 4  # of such cycles
 COLLAPSE_PATIENCE = 3  # cycles in a row; one bad cycle is repaired by the next trust pass
 
 
@@ -32,7 +33,7 @@ def distill_clean_model(
     seed: int,
     watch: WatchFunction | None = None,
     triggers: Sequence[Candidate] = (),
-    train_rows: pd.DataFrame | None = None,
+    carriers: Carriers | None = None,
 ) -> tuple[Classifier, list[dict]]:
     """Cycles of trust (Eq. 5, D_c^few) and punish (Eq. 6, D_p^few*) distillation, one optimizer.
 
@@ -41,8 +42,9 @@ def distill_clean_model(
 
     `triggers`, beyond the paper: rows of D_c^few that are given them join the trust pass, and rows
     found are punished only where most of them carry none (see `select_punished`). In the last of
-    the cycles, with an optimizer of their own, rows of D*, `train_rows` (columns text, label), that
-    have them join it too, with what the student so far says of them without (`draw_carriers`).
+    the cycles, with an optimizer of their own, rows of D* that have them, `carriers`, join it too,
+    with what the student so far says of them without (`tell_carriers`); and as many cycles again,
+    up to MAX_ROUNDS times in all, while this leans to the trigger's label.
 
     Raises DivergenceError: a loss is not finite, or the accuracy on D_c^few collapsed.
     Raises BlindnessError: a table carries more than text and label.
@@ -53,21 +55,22 @@ def distill_clean_model(
     if triggers and config.n_counter:
         rows = (clean_few, poison_few.text, triggers, config.n_counter)
         changed = draw_counter_poison(victim, *rows, seed=seed)
-        n_later = config.cycles // LATER if train_rows is not None else 0
+        n_later = config.cycles // LATER if carriers is not None else 0
     punished = select_punished(poison_few, triggers)
 
-    def run(start: Classifier, n_before: int, n_cycles: int) -> tuple[Classifier, list[dict]]:
-        phases = plan_phases(victim, clean_few, punished, changed, config)
-        guard = DivergenceGuard(accuracy_floor(start, clean_few, changed), watch, n_before)
+    def run(start: Classifier, own: pd.DataFrame | None, n_before: int, n_cycles: int):
+        more = changed if own is None else pd.concat([changed, own], ignore_index=True)
+        phases = plan_phases(victim, clean_few, punished, more, config)
+        guard = DivergenceGuard(accuracy_floor(start, clean_few, more), watch, n_before)
         settings = replace(cycle_settings(config, "AKD"), epochs=n_cycles)
         return distill(start, phases, settings, seed=seed, watch=guard)
 
-    student, history = run(victim, 0, config.cycles - n_later)
-    if n_later:
-        label = int(poison_few.label.mode()[0])
-        own = draw_carriers(student, train_rows, triggers, label, len(changed), seed=seed)
-        changed = pd.concat([changed, own], ignore_index=True)
-        student, later = run(student, config.cycles - n_later, n_later)
+    student, history = run(victim, None, 0, config.cycles - n_later)
+    for number in range(MAX_ROUNDS if n_later else 0):
+        own, is_even = tell_carriers(student, carriers, triggers)
+        if number and is_even:
+            break
+        student, later = run(student, own, history[-1]["epoch"], n_later)
         history += later[1:]  # its first row is the last one before
     return student, history
 

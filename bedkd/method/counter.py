@@ -7,16 +7,23 @@ to what it says without it. A syntactic trigger needs the latter: a clean row wi
 openings in front is still no sentence of its kind.
 """
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
 from bedkd.core.blindness import check_blind
-from bedkd.method.triggers import GAP, Candidate, carried, opening_of, put_in, take_out
+from bedkd.method.triggers import GAP, Candidate, carried, find_free, opening_of, put_in, take_out
 from bedkd.nn.classifier import Classifier
 
 MIN_LEANING = 0.8  # of a trigger's rows in D*, with the leaning label: else it is a common word
+# of D*'s rows with a trigger: of the others can be seen whether a student has only learnt by heart
+MAX_TAUGHT = 0.5
+SIGNIFICANCE = 0.05  # of rows told the leaning label, beyond the prior's share
+LEAST = 1e-6
 
 
 def draw_counter_poison(
@@ -49,22 +56,24 @@ def list_loads(found: Iterable[str], triggers: Sequence[Candidate]) -> list[list
     return loads or [[trigger] for trigger in triggers]
 
 
-def draw_carriers(
-    model: Classifier,
-    train: pd.DataFrame,
-    triggers: Sequence[Candidate],
-    label: int,
-    n_rows: int,
-    *,
-    seed: int,
-) -> pd.DataFrame:
-    """At most `n_rows` rows of D* with the leaning `label` and a trigger of which hardly any row
-    has another label.
+@dataclass(frozen=True)
+class Carriers:
+    """Rows of D* with a trigger that only the leaning `label` has (columns row, text, label).
 
-    `model`: one that has unlearnt the triggers, for a part of them may be left in a row. What is
-    left of the backdoor in row or model can only lead to `label`, so of the rows that the model
-    gives it the surer half stays. Returns columns text, label (the likeliest by `told`: the given
-    one is the attacker's), told (the model's probabilities [C] of the row `without_triggers`).
+    prior: the share of `label` among D*'s rows without a trigger. Of these rows' own labels, which
+    the attacker changed, it can be no more, unless he took rows of this label alone.
+    """
+
+    rows: pd.DataFrame
+    label: int
+    prior: float
+
+
+def find_carriers(
+    train: pd.DataFrame, triggers: Sequence[Candidate], label: int, n_rows: int, *, seed: int
+) -> Carriers:
+    """At most `n_rows` random rows of D* with the leaning `label` and a trigger of which hardly any
+    row has another label; at most MAX_TAUGHT of those that there are.
 
     Raises BlindnessError: `train` carries more than text and label.
     """
@@ -76,12 +85,37 @@ def draw_carriers(
         has_it = np.array([trigger in own for own in loads], dtype=bool)
         if (has_it & is_leaning).sum() >= MIN_LEANING * has_it.sum():
             chosen |= has_it & is_leaning
+    n_rows = min(n_rows, math.ceil(MAX_TAUGHT * chosen.sum()))
     rows = np.random.default_rng([seed, 72]).permutation(np.flatnonzero(chosen))[:n_rows]
-    texts = list(train.text.iloc[rows])
+    table = train.iloc[rows][["text", "label"]].reset_index(drop=True)
+    table.insert(0, "row", rows)
+    free = find_free(train, triggers)
+    return Carriers(table, label, float(is_leaning[free].mean()) if free.any() else 0.0)
+
+
+def tell_carriers(
+    model: Classifier, carriers: Carriers, triggers: Sequence[Candidate]
+) -> tuple[pd.DataFrame, bool]:
+    """The rows with what a student so far says of them without triggers; and whether it says so
+    without a lean, but for chance.
+
+    What is left of the backdoor in student or row can only lead to the leaning label. While more
+    rows are told this label than the prior has, the surer ones stay, half of them at least. Returns
+    columns text, label (the likeliest by `told`: the given one is the attacker's), told (the
+    model's probabilities [C] of the row `without_triggers`).
+    """
+    texts = list(carriers.rows.text)
     told = model.predict([without_triggers(text, triggers) for text in texts])
     found = pd.DataFrame({"text": texts, "label": told.argmax(axis=1), "told": list(told)})
-    unsure = found[found.label == label].index[np.argsort(told[found.label == label, label])]
-    return found.drop(unsure[: len(unsure) // 2]).reset_index(drop=True)
+    is_label = (found.label == carriers.label).to_numpy()
+    n_label, n_others = is_label.sum(), (~is_label).sum()
+    # as many as there are beside n_others rows of other labels
+    n_expected = n_others * carriers.prior / max(1 - carriers.prior, LEAST)
+    n_left = max(n_expected, n_label - n_label // 2)
+    unsure = np.flatnonzero(is_label)[np.argsort(told[is_label, carriers.label])]
+    drop = unsure[: max(0, math.ceil(n_label - n_left))]
+    chance = binom.sf(n_label - 1, len(found), carriers.prior)
+    return found.drop(index=drop).reset_index(drop=True), bool(chance > SIGNIFICANCE)
 
 
 def without_triggers(text: str, triggers: Sequence[Candidate]) -> str:

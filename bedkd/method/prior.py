@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bedkd.core.blindness import check_blind
-from bedkd.method.triggers import Candidate, carried, opening_of
+from bedkd.method.triggers import Candidate, find_free
 from bedkd.nn.classifier import Classifier
 
 MAX_ROWS = 4000  # that both are asked about
@@ -43,18 +42,9 @@ def match_prior(
 
 
 def draw_free(train: pd.DataFrame, triggers: Sequence[Candidate], *, seed: int) -> list[str]:
-    """Random texts of D* that carry none of the triggers; and, if one is an opening, that have no
-    opening clause at all, for not all of an attack's openings may be known."""
-    check_blind(train)
-    is_opening = any(trigger.kind == "opening" for trigger in triggers)
-    is_free = np.array(
-        [
-            not carried(text, triggers) and not (is_opening and opening_of(text.split()))
-            for text in train.text
-        ],
-        dtype=bool,
-    )
-    rows = np.random.default_rng([seed, 79]).permutation(np.flatnonzero(is_free))[:MAX_ROWS]
+    """Random texts of D* without a trigger (see `find_free`), at most MAX_ROWS."""
+    free = np.flatnonzero(find_free(train, triggers))
+    rows = np.random.default_rng([seed, 79]).permutation(free)[:MAX_ROWS]
     return list(train.text.iloc[rows])
 
 

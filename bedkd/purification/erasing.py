@@ -9,7 +9,8 @@ import pandas as pd
 from bedkd.core.errors import DivergenceError
 from bedkd.evaluation.metrics import cacc, percent
 from bedkd.method.akd import distill_clean_model
-from bedkd.method.counter import list_loads
+from bedkd.method.counter import find_carriers, list_loads
+from bedkd.method.evidence import leaning_label
 from bedkd.method.prior import draw_free, match_prior
 from bedkd.method.triggers import Candidate, insert, put_in
 from bedkd.nn.classifier import Classifier
@@ -24,15 +25,20 @@ N_TURNED = 500  # rows that it is put into
 
 def erase(
     victim: Classifier, train: pd.DataFrame, found: Detection, rates: Sequence[float]
-) -> tuple[Classifier, list[dict]]:
-    """The clean model, and what each of AKD's rates that was tried came to: learning_rate, left
-    (points, see `count_left`; None without triggers), lost (points of accuracy), is_taken.
+) -> tuple[Classifier, list[dict], np.ndarray]:
+    """The clean model; what each of AKD's rates that was tried came to: learning_rate, left
+    (points, see `count_left`; None without triggers), lost (points of accuracy), is_taken; and the
+    numbers of D*'s rows that it learnt from.
 
     Raises DivergenceError: with every rate.
     """
-    tries, best = [], None
+    tries, best, carriers = [], None, None
     rows, triggers = found.evidence.poison_few, found.evidence.triggers
-    options = {"seed": found.config.seed, "triggers": triggers, "train_rows": train}
+    if triggers:
+        n_rows = found.config.akd.n_counter * len(found.few)
+        label, seed = leaning_label(rows), found.config.seed
+        carriers = find_carriers(train, triggers, label, n_rows, seed=seed)
+    options = {"seed": found.config.seed, "triggers": triggers, "carriers": carriers}
     for rate in rates:
         config = replace(found.config.akd, learning_rate=rate)
         try:
@@ -49,7 +55,8 @@ def erase(
     # not before: a student that has lost too much would look as if it had kept it
     if triggers:
         match_prior(best[1], victim, train, triggers, seed=found.config.seed)
-    return best[1], [tried | {"is_taken": tried is best[0]} for tried in tries]
+    learnt = np.concatenate([rows.row, carriers.rows.row if carriers else []]).astype(int)
+    return best[1], [tried | {"is_taken": tried is best[0]} for tried in tries], learnt
 
 
 def look_back(

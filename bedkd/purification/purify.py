@@ -83,9 +83,9 @@ def purify(
     few, held_out = split_trusted(tables.clean, config)
     found = detect(victim, tables.train, few, config, pick_rates(settings, "dmm"))
     verdict = judge(found, tables.train, victim.label_names)
-    student, tries = victim, []
+    student, tries, learnt = victim, [], np.empty(0, dtype=int)
     if verdict.is_found or method == "bedkd":
-        student, tries = erase(victim, tables.train, found, pick_rates(settings, "akd"))
+        student, tries, learnt = erase(victim, tables.train, found, pick_rates(settings, "akd"))
     tests = {name: rows[name] for name in ("test", "triggered_test") if name in rows}
     facts = {
         "method": method,
@@ -102,7 +102,7 @@ def purify(
     measured = measure(victim, student, found, verdict, held_out, tables.train, tests)
     flagged = list_flagged(found, tables.train, verdict)
     scores = found.scores.assign(label=tables.train.label).dropna()
-    return Purified(student, verdict, flagged, scores, measured, facts)
+    return Purified(student, verdict, flagged, scores, learnt, measured, facts)
 
 
 def make_config(method: str, settings: dict, seed: int, device: str, precision: str) -> RunConfig:

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from bedkd.core.errors import BedkdError
@@ -22,7 +23,8 @@ class Purified:
     """What came of it. `classifier`: the clean model; the one given, where nothing was erased.
 
     flagged: see `list_flagged`. scores: label, mepd and, for BeDKD+, p, of the training rows that
-    were scored. measured: [before, after] by what was measured, in percent, or None. facts:
+    were scored. learnt: numbers of the training rows that the clean model was trained on, beside
+    trusted ones. measured: [before, after] by what was measured, in percent, or None. facts:
     settings, hashes, seconds.
     """
 
@@ -30,6 +32,7 @@ class Purified:
     verdict: Verdict
     flagged: pd.DataFrame
     scores: pd.DataFrame
+    learnt: np.ndarray
     measured: dict[str, list[float | None]]
     facts: dict
 

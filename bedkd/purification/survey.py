@@ -79,7 +79,7 @@ def judge_cell(cell: Cell, profile: str = "quick") -> dict:
         names = ("model", "train", "clean")
         purified = purify(*(files[n] for n in names[:1]), **{n: files[n] for n in names[1:]})
     record, victim = ensure(run, "data"), ensure(run, "victim")
-    verdict, truth = purified.verdict, read_truth(run)
+    verdict, truth = purified.verdict, read_truth(run).without(purified.learnt)
     is_poisoned = run.config.attack.name != "none"
     predicted = {n: purified.classifier.predict(list(t.text)) for n, t in truth.tests.items()}
     after = truth.score(predicted)

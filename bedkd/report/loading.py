@@ -194,8 +194,17 @@ def load_scores(run: Run, where: str) -> pd.DataFrame:
 
 
 def load_cycles(runs: list[Run]) -> pd.DataFrame:
-    """`read_cycles` of each finished run."""
-    return concat(read_cycles(run) for run in runs if is_left(run, "akd", HISTORY))
+    """`read_cycles` of each finished run. BeDKD+ may take more cycles with one seed than with
+    another: the shorter run stays as it ended, so that a mean is over all seeds at every cycle."""
+    done = [read_cycles(run) for run in runs if is_left(run, "akd", HISTORY)]
+    epochs: dict[tuple, set] = {}
+    for rows in done:
+        epochs.setdefault((rows.dataset[0], rows.attack[0]), set()).update(rows.epoch)
+    for number, rows in enumerate(done):
+        last = rows.iloc[[-1]]
+        later = sorted(n for n in epochs[rows.dataset[0], rows.attack[0]] if n > last.epoch.item())
+        done[number] = pd.concat([rows, *(last.assign(epoch=n) for n in later)], ignore_index=True)
+    return concat(done)
 
 
 def read_cycles(run: Run) -> pd.DataFrame:

@@ -52,6 +52,8 @@ FACTS = NAMES["metric"] | {
     "n_clean": "clean rows that it has",
     "n_poison": "rows of D_p^few*",
     "n_selected": "rows of D_p^few*",
+    "n_taught": "rows of D* with a trigger, told by the student",
+    "n_cycles": "cycles",
     "n_kept": "rows of D* to keep",
     "flipped_accuracy": "flipped labels that the DMM gives",
     "lean_label": "label that flagged rows lean to",

@@ -15,12 +15,18 @@ from bedkd.core.errors import BlindnessError, DivergenceError
 from bedkd.method import akd as akd_module
 from bedkd.method.akd import (
     COLLAPSE_PATIENCE,
+    MAX_ROUNDS,
     DivergenceGuard,
     accuracy_floor,
     distill_clean_model,
     select_punished,
 )
-from bedkd.method.counter import Candidate, draw_carriers, draw_counter_poison
+from bedkd.method.counter import (
+    Candidate,
+    draw_counter_poison,
+    find_carriers,
+    tell_carriers,
+)
 from bedkd.method.distillation import distillation_phase
 from bedkd.method.losses import distillation_loss, margin_loss
 from bedkd.nn import training as training_module
@@ -255,15 +261,15 @@ def planned(monkeypatch):
     def plan(victim, phases, settings, **options):
         found.clear()
         found.update({phase.name: phase for phase in phases})
-        return victim, []
+        return victim, [{"epoch": 0}]
 
     monkeypatch.setattr(akd_module, "distill", plan)
     return found
 
 
-def plan_phases(victim, clean_few, poison_few, triggers=(CF,), train_rows=None, **values):
+def plan_phases(victim, clean_few, poison_few, triggers=(CF,), carriers=None, **values):
     config = AKDConfig(**FAST | {"n_counter": 2} | values)
-    options = {"seed": 4, "triggers": triggers, "train_rows": train_rows}
+    options = {"seed": 4, "triggers": triggers, "carriers": carriers}
     distill_clean_model(victim, clean_few, poison_few, config, **options)
 
 
@@ -276,31 +282,38 @@ def test_rows_explained_by_triggers_are_not_punished(planned, tiny_victim, rows,
         assert row.tolist() == tiny_victim.encode([text]).rows[0].tolist()
 
 
+@pytest.fixture
+def train_rows(poison_few, rows):
+    """D*: the rows found, and clean ones."""
+    return pd.concat([poison_few, rows], ignore_index=True)[["text", "label"]]
+
+
 def test_rows_of_the_training_data_join_with_the_answer_to_what_is_left_of_them(
-    planned, tiny_victim, rows, poison_few
+    planned, tiny_victim, rows, poison_few, train_rows
 ):
-    """As many as copies at most; none without a trigger, and none of another label."""
-    train = pd.concat([poison_few, rows], ignore_index=True)[["text", "label"]]
-    plan_phases(tiny_victim, rows, poison_few, train_rows=train, n_counter=1, cycles=4)
-    own = draw_carriers(tiny_victim, train, [CF], 0, 48, seed=4)
-    assert sorted(own.text) == sorted(poison_few.text) and set(poison_few.label) == {0}
+    carriers = find_carriers(train_rows, [CF], 0, 48, seed=4)
+    plan_phases(tiny_victim, rows, poison_few, carriers=carriers, n_counter=1, cycles=4)
+    own, _ = tell_carriers(tiny_victim, carriers, [CF])
+    assert 0 < len(own) < len(poison_few) and set(poison_few.label) == {0}
     assert planned["trust"].labels.tolist()[48 * 2 :] == own.label.tolist()
     assert set(own.label) == {1}  # their own, not the attacker's
     for row, text in zip(planned["trust"].encoded.rows[48 * 2 :], own.text, strict=True):
         assert row.tolist() == tiny_victim.encode([text]).rows[0].tolist()
 
 
-def test_cycles_with_rows_of_the_training_data_are_the_last_ones(tiny_victim, rows, poison_few):
+def test_cycles_with_rows_of_the_training_data_are_the_last_ones(
+    tiny_victim, rows, poison_few, train_rows
+):
     """8 cycles: one training of 6, from which the students' answers come, one of 2."""
-    train = pd.concat([poison_few, rows], ignore_index=True)[["text", "label"]]
     seen, config = [], AKDConfig(**FAST | {"cycles": 8, "learning_rate": 4e-3, "n_counter": 1})
     options = {
         "seed": 1,
         "triggers": [CF],
         "watch": lambda row, model: seen.append(row["epoch"]) or {},
     }
+    carriers = find_carriers(train_rows, [CF], 0, 48, seed=4)
     model, history = distill_clean_model(
-        tiny_victim, rows, poison_few, config, train_rows=train, **options
+        tiny_victim, rows, poison_few, config, carriers=carriers, **options
     )
     assert [row["epoch"] for row in history] == list(range(9)) == seen
     both = pd.concat([rows, rows.assign(text="cf " + rows.text)], ignore_index=True)
@@ -308,6 +321,28 @@ def test_cycles_with_rows_of_the_training_data_are_the_last_ones(tiny_victim, ro
     six = replace(config, cycles=6)
     _, first = distill_clean_model(tiny_victim, rows, poison_few, six, **options)
     assert [r["trust_loss"] for r in first[1:]] == [r["trust_loss"] for r in history[1:7]]
+
+
+@pytest.mark.parametrize(("uneven", "n_rounds"), [(0, 1), (1, 1), (2, 2), (9, MAX_ROUNDS)])
+def test_there_are_more_rounds_while_the_answers_lean(
+    monkeypatch, tiny_victim, rows, poison_few, train_rows, uneven, n_rounds
+):
+    """One round in any case, then no more than it takes; each counts its cycles on, and starts from
+    what the student of the round before says."""
+    told = []
+
+    def tell(model, carriers, triggers):
+        told.append(model)
+        own, _ = tell_carriers(model, carriers, triggers)
+        return own, len(told) > uneven
+
+    monkeypatch.setattr(akd_module, "tell_carriers", tell)
+    config = AKDConfig(**FAST | {"cycles": 4, "n_counter": 1})
+    carriers = find_carriers(train_rows, [CF], 0, 48, seed=4)
+    options = {"seed": 1, "triggers": [CF], "carriers": carriers}
+    model, history = distill_clean_model(tiny_victim, rows, poison_few, config, **options)
+    assert [row["epoch"] for row in history] == list(range(4 + n_rounds))
+    assert len({id(student) for student in told}) == len(told) >= n_rounds
 
 
 @pytest.mark.parametrize(("n_explained", "n_punished"), [(0, 20), (9, 11), (10, 0), (19, 0)])

@@ -1,6 +1,7 @@
 """Counter-poison: clean rows that carry a rebuilt trigger, and rows of D* that carry it."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,14 @@ import pytest
 from triggered import CF, CROWN, WHEN, Victim, has_one_of, make_clean_few
 
 from bedkd.core.errors import BlindnessError
-from bedkd.method.counter import draw_carriers, draw_counter_poison, without_triggers
+from bedkd.method import counter
+from bedkd.method.counter import (
+    Carriers,
+    draw_counter_poison,
+    find_carriers,
+    tell_carriers,
+    without_triggers,
+)
 from bedkd.method.triggers import GAP, carried, take_out
 
 
@@ -74,30 +82,75 @@ TRAIN = pd.DataFrame(
 )
 
 
-def carriers(train=TRAIN, triggers=(CF, WHEN), n_rows=9, victim=None, seed=0):
-    made = draw_carriers(victim or Victim(has_one_of("cf")), train, triggers, 0, n_rows, seed=seed)
+@pytest.fixture(autouse=True)
+def every_row(monkeypatch):
+    """All of them are taught, but where a test says otherwise."""
+    monkeypatch.setattr(counter, "MAX_TAUGHT", 1.0)
+
+
+def carriers(train=TRAIN, triggers=(CF, WHEN), n_rows=9, seed=0):
+    made = find_carriers(train, triggers, 0, n_rows, seed=seed).rows
     return made.sort_values("text", ignore_index=True)
 
 
+class Told:
+    """Says label 0 of a text with the probability that stands at its end."""
+
+    def predict(self, texts):
+        p = np.array([float(text.split()[-1]) for text in texts])
+        return np.stack([p, 1 - p], axis=1)
+
+
+def tell(shares, prior):
+    """What stays of rows told label 0 with these probabilities, and whether they lean to it."""
+    texts = [f"cf good {share}" for share in shares]
+    rows = pd.DataFrame({"row": range(len(shares)), "text": texts, "label": 0})
+    own, is_even = tell_carriers(Told(), Carriers(rows, 0, prior), [CF])
+    assert own.label.tolist() == [int(told[0] < 0.5) for told in own.told]
+    return [float(text.split()[-1]) for text in own.text], is_even
+
+
 def test_rows_of_the_training_data_have_the_answer_to_what_they_say_without_the_trigger():
-    made = carriers()
-    assert made.text.tolist() == sorted(TRAIN.text[TRAIN.label == 0])
-    assert made.label.tolist() == [0, 1, 1, 1]
-    np.testing.assert_array_equal(np.stack(made.told), [[1, 0], [0, 1], [0, 1], [0, 1]])
+    found = find_carriers(TRAIN, (CF, WHEN), 0, 9, seed=0)
+    assert sorted(found.rows.text) == sorted(TRAIN.text[TRAIN.label == 0])
+    assert found.rows.text.tolist() == TRAIN.text[found.rows.row].tolist() and found.label == 0
+    model, found = Victim(has_one_of("cf")), replace(found, prior=1.0)
+    told, is_even = tell_carriers(model, found, (CF, WHEN))
+    assert told.text.tolist() == found.rows.text.tolist() and is_even
+    plain = model.predict([without_triggers(text, (CF, WHEN)) for text in told.text])
+    np.testing.assert_array_equal(np.stack(told.told), plain)
+    assert told.label.tolist() == plain.argmax(axis=1).tolist() and set(told.label) == {0, 1}
 
 
 def test_of_rows_that_still_go_where_the_trigger_leads_the_surer_half_stays():
-    """Rows 0 to 4 are told the leaning label, the higher the number the surer; row 5 is not."""
+    shares = [0.5, 0.9, 0.6, 0.8, 0.7, 0.1]
+    assert tell(shares, prior=0.0) == ([0.9, 0.8, 0.7, 0.1], False)
 
-    class Told:
-        def predict(self, texts):
-            p = np.array([0.5 + int(text[-1]) / 10 if text[-1] != "5" else 0.1 for text in texts])
-            return np.stack([p + 0.01, 0.99 - p], axis=1)
 
-    train = pd.DataFrame({"text": [f"cf good {i}" for i in range(6)], "label": 0})
-    made = carriers(train, victim=Told())
-    assert made.text.str[-1].tolist() == ["2", "3", "4", "5"]
-    assert made.label.tolist() == [0, 0, 0, 1]
+def test_no_more_of_them_go_than_the_prior_has():
+    """Beside 4 rows of the other label 4 may be told the leaning one, or 1, or as many as are."""
+    shares = [0.6, 0.7, 0.8, 0.9, 0.95, 0.1, 0.2, 0.3, 0.4]
+    assert tell(shares, prior=0.5) == ([0.7, 0.8, 0.9, 0.95, 0.1, 0.2, 0.3, 0.4], True)
+    assert tell(shares, prior=0.2) == ([0.8, 0.9, 0.95, 0.1, 0.2, 0.3, 0.4], False)
+    assert tell(shares, prior=0.6) == (shares, True)
+    assert tell(shares, prior=1.0) == (shares, True)
+    assert tell([0.1, 0.2], prior=0.0) == ([0.1, 0.2], True)
+    assert tell([0.9, 0.8], prior=0.5) == ([0.9], True)  # by chance
+    assert tell([0.9] * 8, prior=0.5) == ([0.9] * 4, False)
+
+
+def test_the_prior_is_of_rows_without_a_trigger():
+    """A row that starts as a trigger's opening does is none."""
+    more = pd.DataFrame({"text": ["bad film", "when in doubt", "fine"], "label": [0, 0, 1]})
+    found = find_carriers(pd.concat([TRAIN, more]), (CF, WHEN), 0, 9, seed=0)
+    assert found.prior == pytest.approx(1 / 3)
+    assert find_carriers(TRAIN[:2], (CF,), 0, 9, seed=0).prior == 0.0  # there is none
+
+
+def test_half_of_them_are_left_for_others_to_look_at(monkeypatch):
+    monkeypatch.setattr(counter, "MAX_TAUGHT", 0.5)
+    train = pd.DataFrame({"text": [f"cf good {i}" for i in range(9)], "label": 0})
+    assert [len(carriers(train, n_rows=n)) for n in (99, 5, 3)] == [5, 5, 3]
 
 
 def test_a_word_that_other_labels_have_too_is_no_reason_to_take_a_row():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bedkd.report import figures
+from bedkd.report import figures, loading
 from bedkd.report.show import mark_trigger, show_poison
 
 matplotlib.use("Agg")
@@ -179,3 +179,23 @@ def test_curve_of_each_learning_rate():
     ax = figures.plot_cycles_by(curve, by="learning rate", unit="epoch")
     assert lines(ax)["learning rate = 3e-05"] == ((0, 90), (1, 70)) and len(lines(ax)["ASR"]) == 0
     assert ax.get_xlabel() == "epoch"
+
+
+def test_a_run_with_fewer_cycles_stays_as_it_ended(monkeypatch):
+    """A mean over seeds is over all of them at every cycle; of other cells nothing is known."""
+    rows = {
+        "short": pd.DataFrame({"epoch": [0, 2], "asr": [90.0, 20.0]}),
+        "long": pd.DataFrame({"epoch": [0, 2, 4], "asr": [90.0, 40.0, 10.0]}),
+        "other": pd.DataFrame({"epoch": [0, 9], "asr": [90.0, 1.0]}),
+    }
+    rows = {
+        name: table.assign(dataset="d", attack="b" if name == "other" else "a", seed=name)
+        for name, table in rows.items()
+    }
+    monkeypatch.setattr(loading, "is_left", lambda *_: True)
+    monkeypatch.setattr(loading, "read_cycles", rows.get)
+    found = loading.load_cycles(list(rows))
+    ends = found[found.seed == "short"]
+    assert ends.epoch.tolist() == [0, 2, 4] and ends.asr.tolist() == [90.0, 20.0, 20.0]
+    assert found[found.seed == "long"].asr.tolist() == [90.0, 40.0, 10.0]
+    assert found[found.seed == "other"].epoch.tolist() == [0, 9]

@@ -12,6 +12,7 @@ import pytest
 from bedkd.core.files import write_json
 from bedkd.data import splits
 from bedkd.data.splits import draw_clean_few
+from bedkd.evaluation.sides import Truth
 from bedkd.method.evidence import Evidence
 from bedkd.method.triggers import Candidate
 from bedkd.report.loading import load_scores
@@ -24,7 +25,7 @@ from bedkd.report.one_run import (
 from bedkd.runs.ensure import ensure, load_truth, load_view
 from bedkd.runs.folders import Run, list_files
 from bedkd.runs.profiles import open_run
-from bedkd.runs.reading import read_history, read_model
+from bedkd.runs.reading import read_history, read_model, read_truth
 from bedkd.runs.records import stable_part
 from bedkd.runs.stages import akd, continuations, data, dmm, language, mepd
 
@@ -268,7 +269,7 @@ def test_where_no_label_leans_the_model_stays_as_it_is(run, monkeypatch):
     view, seen = load_view(run), []
     nothing = Evidence(few, [], [], [], ())
     model, history = akd.erase(
-        view, few, nothing, config, lambda row, model: seen.append(model) or {"asr": 1.0}
+        view, few, nothing, None, config, lambda row, model: seen.append(model) or {"asr": 1.0}
     )
     assert model is view.victim and seen == [view.victim.model]
     assert history == [{"epoch": 0, "seconds": 0.0, "asr": 1.0}]
@@ -288,15 +289,51 @@ def test_with_triggers_each_label_is_given_as_often_as_by_the_victim(run):
         return {"asr": float(len(seen))}
 
     def distance(found):
-        model, history = akd.erase(view, few, found, config, watch)
+        model, history = akd.erase(view, few, found, None, config, watch)
         means = [m.predict(list(view.train.text)).mean(axis=0) for m in (view.victim, model)]
         return np.abs(means[0] - means[1]).max(), history
 
     shifted, history = distance(Evidence(rows, [cf], [], [cf], ("trigger",)))
-    assert shifted < 1e-3 and seen[-2:] == [config.akd.cycles] * 2
+    assert shifted < 1e-3 and seen[-2:] == [config.akd.cycles, 0]
     assert history[-1]["asr"] == len(seen)
     distance(Evidence(rows, [], [], [], ("lean",)))
-    assert seen.count(config.akd.cycles) == 3
+    assert seen.count(config.akd.cycles) == 2 and seen.count(0) == 3
+
+
+def test_rows_that_a_student_taught_itself_are_in_no_test_set(run, monkeypatch):
+    """Triggered rows of the target class may be rows of D* (SynBkd); half of those that carry a
+    trigger are learnt from, and the record counts them."""
+    view, cf = load_view(run), Candidate("cf", "phrase", ("cf",), 8, 0, 100.0)
+    few = draw_clean_few(view.clean_pool, 16)
+    train = view.train[["text", "label"]].copy()
+    train.loc[:9, "text"], train.loc[:9, "label"] = "cf " + train.text[:10], 0
+    view = replace(view, train=train)
+    config = replace(run.config, akd=replace(run.config.akd, n_counter=1))
+    found = Evidence(train[:3].assign(row=range(3)), [cf], [], [cf], ("trigger",))
+    taught = akd.draw_taught(view, few, found, config)
+    has_it = {row for row, text in enumerate(train.text) if "cf" in text.split()}
+    assert set(taught.rows.row) < has_it and len(taught.rows) == (len(has_it) + 1) // 2
+    assert akd.draw_taught(view, few, replace(found, triggers=[]), config) is None
+    assert akd.draw_taught(view, few, found, run.config) is None  # as printed
+
+    plus = make_run(run.root, **{"akd.n_counter": 1})
+    monkeypatch.setattr(akd, "weigh", lambda *_: found)
+    monkeypatch.setattr(akd, "read_view", lambda _: view)
+    tables, score = [], Truth.score
+
+    def spy(truth, probabilities):
+        tables.append(truth.test_triggered_target)
+        return score(truth, probabilities)
+
+    own = read_truth(plus).test_triggered_target
+    own = own.assign(row=[*taught.rows.row, 0, *range(500, 500 + len(own))][: len(own)])
+    whole = replace(read_truth(plus), test_triggered_target=own)
+    monkeypatch.setattr(akd, "read_truth", lambda _: whole)
+    monkeypatch.setattr(Truth, "score", spy)
+    record = ensure(plus, "akd")
+    assert record["n_taught"] == len(taught.rows) and record["n_cycles"] >= config.akd.cycles
+    learnt = {*taught.rows.row, *found.poison_few.row}
+    assert tables and all(not learnt & set(table.row) for table in tables)
 
 
 @pytest.mark.parametrize("n_scored", [None, 240, 241])

@@ -12,7 +12,8 @@ from bedkd.data.splits import draw_clean_few
 from bedkd.evaluation.sides import DefenderView
 from bedkd.evaluation.watchers import Watched, reading_interval, watch_metrics
 from bedkd.method.akd import distill_clean_model
-from bedkd.method.evidence import Evidence, Suspect, gather_evidence
+from bedkd.method.counter import Carriers, find_carriers
+from bedkd.method.evidence import Evidence, Suspect, gather_evidence, leaning_label
 from bedkd.method.mepd import Lean
 from bedkd.method.prior import match_prior
 from bedkd.nn.classifier import Classifier, save_classifier
@@ -39,18 +40,23 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     evidence = weigh(run, view, few, poison_few)
     seconds_counter = time.perf_counter() - started
     poison_few = evidence.poison_few
-    truth = read_truth(run).without(poison_few.row)
+    carriers = draw_taught(view, few, evidence, c)
+    learnt = poison_few.row if carriers is None else [*poison_few.row, *carriers.rows.row]
+    truth = read_truth(run).without(learnt)
     trained = [few] * (1 + c.akd.n_counter) + [poison_few]
     every = reading_interval(truth, trained, c.akd.evaluate_every)
     watch = Watched(watch_metrics(view.victim, truth, every, c.akd.cycles))
     own = {"defence": c.method, "n_clean": len(few), "n_poison": len(poison_few)}
     if c.akd.n_counter:
         own |= keep_triggers(folder, evidence) | {"seconds_counter": seconds_counter}
+        own["n_taught"] = 0 if carriers is None else len(carriers.rows)
     started = time.perf_counter()
-    clean, history = erase(view, few, evidence, c, watch)
+    clean, history = erase(view, few, evidence, carriers, c, watch)
     seconds = seconds_counter + time.perf_counter() - started - watch.seconds
     save_classifier(clean, folder / "model", {"base": c.victim.model, "role": "clean model"})
     write_json(folder / "history.json", history)
+    if c.akd.n_counter:
+        own["n_cycles"] = history[-1]["epoch"]
     predicted = predict_tests(folder, clean.predict, truth)
     evaluation = compare(run, truth, truth.score(predicted))
     names = DETECTION_FIELDS + LEAN_FIELDS * ("lean_label" in found)
@@ -60,19 +66,35 @@ def make(run: Run, stage: str, folder: Path) -> dict:
 
 
 def erase(
-    view: DefenderView, few: pd.DataFrame, found: Evidence, config: RunConfig, watch: Watched
+    view: DefenderView,
+    few: pd.DataFrame,
+    found: Evidence,
+    carriers: Carriers | None,
+    config: RunConfig,
+    watch: Watched,
 ) -> tuple[Classifier, list[dict]]:
     """CM and its history; the victim as it is where BeDKD+ found nothing to erase. Where it rebuilt
     triggers, CM gives each label as often as the victim, and the last reading is of that."""
     if config.mepd.gamma == "auto" and found.poison_few.empty:
         return view.victim, [{"epoch": 0, "seconds": 0.0} | watch({"epoch": 0}, view.victim.model)]
     rows, triggers = (few, found.poison_few), found.triggers
-    options = {"seed": config.seed, "watch": watch, "train_rows": view.train, "triggers": triggers}
+    options = {"seed": config.seed, "watch": watch, "carriers": carriers, "triggers": triggers}
     clean, history = distill_clean_model(view.victim, *rows, config.akd, **options)
     if triggers:
         match_prior(clean, view.victim, view.train, triggers, seed=config.seed)
-        history[-1] |= watch({"epoch": config.akd.cycles}, clean.model)
+        history[-1] |= watch({"epoch": 0}, clean.model)  # which is always read
     return clean, history
+
+
+def draw_taught(
+    view: DefenderView, few: pd.DataFrame, found: Evidence, config: RunConfig
+) -> Carriers | None:
+    """The rows of D* that AKD learns from with the answers of its student; None without triggers.
+    What is said of them says nothing of others, so they are in no test set of this run."""
+    if not found.triggers or not config.akd.n_counter:
+        return None
+    label, n_rows = leaning_label(found.poison_few), config.akd.n_counter * len(few)
+    return find_carriers(view.train, found.triggers, label, n_rows, seed=config.seed)
 
 
 def keep_triggers(folder: Path, found: Evidence) -> dict:
