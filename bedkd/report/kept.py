@@ -124,7 +124,7 @@ def select_cells(records: pd.DataFrame) -> pd.DataFrame:
     """The rows of the main grid's attacked cells (CELL) in which each of COMPARED is there; the
     attack that knows the method is left to the limits. Data sets in the order of `laptop`.
     `delta_pacc` of the victim too, whose record was there before that of the model that never saw
-    poison."""
+    poison. The others' is that of their record, of the rows that they did not learn from."""
     rows = records[(records.study == "") & ~records.attack.isin(["none", SPREAD])]
     rows = rows[rows.defence.isin(ROWS)].dropna(subset=["asr", "cacc"])
     order = {name: n for n, name in enumerate(load_profile("laptop").grid.dataset)}
@@ -133,7 +133,7 @@ def select_cells(records: pd.DataFrame) -> pd.DataFrame:
     rows = rows.merge(n[n == len(COMPARED)].rename("n_compared").reset_index(), on=CELL)
     never = rows[rows.defence == "never_poisoned"].set_index(CELL).pacc.rename("pacc_clean")
     rows = rows.merge(never.reset_index(), on=CELL)
-    return rows.assign(delta_pacc=(rows.pacc - rows.pacc_clean).abs())
+    return rows.assign(delta_pacc=rows.delta_pacc.fillna((rows.pacc - rows.pacc_clean).abs()))
 
 
 def as_results(cells: pd.DataFrame) -> pd.DataFrame:

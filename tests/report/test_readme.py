@@ -153,6 +153,13 @@ def test_a_row_is_a_mean_over_seeds_and_attacks(keep):
     assert kept.failures["BeDKD+"] == "0 of 4"
 
 
+def test_a_distance_is_of_the_rows_that_were_not_learnt_from(keep):
+    """The record knows it; the model that never saw poison was measured on more of them."""
+    keep([r | {"delta_pacc": 0.5} if r["defence"] == "bedkd_plus" else r for r in make_records()])
+    deltas = average(find_kept("laptop").cells).delta_pacc
+    assert deltas["bedkd_plus"] == 0.5 and deltas["bedkd"] == 35.0
+
+
 def test_what_a_data_set_cannot_measure_hides_no_cell(keep):
     """No row of the target's carries SynBkd: its ASR counts, and PACC's means are of the other."""
     lost = {"pacc": None, "lfr_target": None}
@@ -291,7 +298,7 @@ def test_all_profiles_together_make_one_table(keep):
 
 
 def test_the_victims_record_alone_is_no_cell():
-    rows = pd.DataFrame(make_records()).assign(study="")
+    rows = pd.DataFrame(make_records()).assign(study="", delta_pacc=float("nan"))
     assert select_cells(rows[rows.defence == "none"]).empty
 
 
