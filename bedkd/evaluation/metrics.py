@@ -16,6 +16,14 @@ def cacc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
     return percent(probabilities.argmax(axis=1) == np.asarray(labels))
 
 
+def pacc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """Accuracy on triggered rows of all classes, N >= 1 (Robust Gradient Ascent, ICLR 2026):
+    probabilities [N, C], true labels [N]. weights [N]: of a row, more than 1 where it counts for
+    others like it."""
+    is_right = probabilities.argmax(axis=1) == np.asarray(labels)
+    return 100 * float(np.average(is_right, weights=weights))
+
+
 def asr(probabilities: np.ndarray, target_label: int) -> float | None:
     """Attack success rate: triggered non-target rows [N, C] that are given the target label."""
     return percent(probabilities.argmax(axis=1) == target_label)

@@ -32,6 +32,7 @@ class Truth:
     test_triggered_target: pd.DataFrame
     target_label: int
     label_names: tuple[str, ...]
+    n_stand_ins: int = 0  # rows of `test_triggered_target` before some were left out; 0: none were
 
     @property
     def tests(self) -> dict[str, pd.DataFrame]:
@@ -41,9 +42,11 @@ class Truth:
 
     def without(self, rows: Iterable[int]) -> "Truth":
         """Without these rows of D* among those that stand in for triggered rows of the target
-        class: what a defence has chosen to learn from says nothing of the others."""
+        class: what a defence has chosen to learn from says nothing of the others. Those that are
+        left count for all."""
         own = self.test_triggered_target
-        return replace(self, test_triggered_target=own[~own.row.isin(list(rows))])
+        left, n = own[~own.row.isin(list(rows))], self.n_stand_ins or len(own)
+        return replace(self, test_triggered_target=left, n_stand_ins=n)
 
     def encode(self, classifier: Classifier) -> dict[str, Encoded]:
         """The test sets, tokenized."""
@@ -59,12 +62,15 @@ class Truth:
         parts = ("triggered", "triggered_target")
         triggered = np.concatenate([probabilities[name] for name in parts])
         labels = pd.concat([self.tests[name].label for name in parts]).to_numpy()
-        is_whole = len(self.test_triggered) and len(self.test_triggered_target)
+        n_others, n_own = map(len, (self.test_triggered, self.test_triggered_target))
+        is_whole = n_others and n_own
+        weight = (self.n_stand_ins or n_own) / max(1, n_own)
+        weights = np.repeat([1.0, weight], [n_others, n_own])
         lfr = {k: metrics.lfr(triggered, labels, k) for k in range(len(self.label_names))}
         return {
             "asr": metrics.asr(probabilities["triggered"], self.target_label),
             "cacc": metrics.cacc(probabilities["clean"], self.test_clean.label),
-            "pacc": metrics.cacc(triggered, labels) if is_whole else None,
+            "pacc": metrics.pacc(triggered, labels, weights) if is_whole else None,
             "lfr_target": lfr[self.target_label],
             **{f"lfr_{label}": value for label, value in lfr.items()},
         }

@@ -16,7 +16,8 @@ import pandas as pd
 from scipy.stats import binom
 
 from bedkd.core.blindness import check_blind
-from bedkd.method.triggers import GAP, Candidate, carried, find_free, opening_of, put_in, take_out
+from bedkd.method.prior import find_free
+from bedkd.method.triggers import GAP, Candidate, carried, opening_of, put_in, take_out
 from bedkd.nn.classifier import Classifier
 
 MIN_LEANING = 0.8  # of a trigger's rows in D*, with the leaning label: else it is a common word

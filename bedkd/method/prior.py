@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bedkd.method.triggers import Candidate, find_free
+from bedkd.core.blindness import check_blind
+from bedkd.method.triggers import Candidate, carried, opening_of
 from bedkd.nn.classifier import Classifier
 
 MAX_ROWS = 4000  # that both are asked about
@@ -46,6 +47,25 @@ def draw_free(train: pd.DataFrame, triggers: Sequence[Candidate], *, seed: int) 
     free = np.flatnonzero(find_free(train, triggers))
     rows = np.random.default_rng([seed, 79]).permutation(free)[:MAX_ROWS]
     return list(train.text.iloc[rows])
+
+
+def find_free(train: pd.DataFrame, triggers: Sequence[Candidate]) -> np.ndarray:
+    """Which texts of D* carry none of the triggers [N]. If one is an opening, those neither that
+    have any opening clause, for not all of an attack's may be known, or that start with the first
+    word of a known one, for in a paraphrase that went wrong no comma follows.
+
+    Raises BlindnessError: `train` carries more than text and label.
+    """
+    check_blind(train)
+    firsts = {trigger.words for trigger in triggers if trigger.kind == "opening"}
+
+    def is_free(text: str) -> bool:
+        words = text.split()
+        if firsts and (opening_of(words) or firsts.intersection(words[:1])):
+            return False
+        return not carried(text, triggers)
+
+    return np.array([is_free(text) for text in train.text], dtype=bool)
 
 
 def find_shift(probabilities: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -250,22 +250,3 @@ def carried(text: str, triggers: Sequence[Candidate]) -> list[Candidate]:
         own += [trigger] * (left.count(GAP) - words.count(GAP))
         words = left
     return own[::-1]
-
-
-def find_free(train: pd.DataFrame, triggers: Sequence[Candidate]) -> np.ndarray:
-    """Which texts of D* carry none of the triggers [N]. If one is an opening, those neither that
-    have any opening clause, for not all of an attack's may be known, or that start with the first
-    word of a known one, for in a paraphrase that went wrong no comma follows.
-
-    Raises BlindnessError: `train` carries more than text and label.
-    """
-    check_blind(train)
-    firsts = {trigger.words for trigger in triggers if trigger.kind == "opening"}
-
-    def is_free(text: str) -> bool:
-        words = text.split()
-        if firsts and (opening_of(words) or firsts.intersection(words[:1])):
-            return False
-        return not carried(text, triggers)
-
-    return np.array([is_free(text) for text in train.text], dtype=bool)

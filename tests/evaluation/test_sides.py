@@ -82,6 +82,19 @@ def test_rows_that_a_defence_has_chosen_stand_in_no_more():
     assert score(everything, [0, 1, 1, 0], [1], [])["pacc"] is None
 
 
+def test_rows_that_are_left_count_for_all_that_stood_in():
+    """So that models which learnt from other rows can be held against each other: a fifth of the
+    rows is of the other class, whatever was left out."""
+    truth = make_truth([1, 1], [0] * 8, rows=range(8))
+    left = truth.without([0, 1, 2]).without([2, 3, 7])
+    own, others = [0, 1, 0], [1, 0]
+    found = score(left, [0, 1, 1, 0], others, own)
+    assert found["pacc"] == pytest.approx(20 / 2 + 80 * 2 / 3)
+    assert found["lfr_target"] == pytest.approx(100 / 3) and found["asr"] == 50
+    whole = score(truth, [0, 1, 1, 0], others, [0, 1] * 4)
+    assert whole["pacc"] == 50 == score(truth.without([]), [0, 1, 1, 0], others, [0, 1] * 4)["pacc"]
+
+
 def test_test_rows_are_never_taken_for_rows_of_d_star():
     truth = make_truth([1], [0, 0])
     assert len(truth.without(range(100)).test_triggered_target) == 2

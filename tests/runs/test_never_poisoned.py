@@ -56,7 +56,10 @@ def test_rows_that_the_defence_chose_count_for_neither(run, truth):
     left = truth.without([9, 7])
     found = compare(run, left, score(left, [1, 1], [1, 0]))
     assert found["lfr_target_never_poisoned"] == 0 and found["lfr_target"] == 50
-    assert found["pacc_never_poisoned"] == found["pacc"] == 75 and found["delta_pacc"] == 0
+    # those two count for all four: of six 1 + 2 · 2 and 2 + 2 · 1 are right
+    assert found["pacc_never_poisoned"] == pytest.approx(100 * 5 / 6)
+    assert found["pacc"] == pytest.approx(100 * 4 / 6)
+    assert found["delta_pacc"] == pytest.approx(100 / 6)
 
 
 def test_without_rows_of_the_target_class_there_is_no_distance(run, truth):
