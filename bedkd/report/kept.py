@@ -81,12 +81,15 @@ class Kept:
     @property
     def nearer(self) -> dict[str, list[str]]:
         """Of each data set the rivals with a smaller mean ΔPACC than BeDKD+, `W2SDefense (1.4)`,
-        the smallest first, and last BeDKD+'s own; none of a data set where it is the smallest."""
+        the smallest first, and last BeDKD+'s own, with the cells in which its PACC is the higher
+        one, for a distance has no sign; none of a data set where it is the smallest."""
         found = {}
         for dataset, cells in self.cells.groupby("dataset", sort=False):
             means = average(cells).delta_pacc.drop("never_poisoned").dropna().sort_values()
             means = means[: means.index.get_loc("bedkd_plus") + 1]
             texts = [f"{DEFENCE_NAMES[name]} ({show(value)})" for name, value in means.items()]
+            gains = (cells.pacc - cells.pacc_never_poisoned)[cells.defence == "bedkd_plus"].dropna()
+            texts[-1] = texts[-1][:-1] + f", {(gains > 0).sum()} of {len(gains)} cells above it)"
             found |= {dataset: texts} if len(texts) > 1 else {}
         return found
 

@@ -181,11 +181,15 @@ def test_what_a_data_set_cannot_measure_hides_no_cell(keep):
     assert [(row["dataset"], row["attack"]) for row in kept.unmatched] == [("sst2", "synbkd")]
 
 
-@pytest.mark.parametrize(("pacc", "said"), [(60.0, None), (86.9, ["ONION (0.1)", "BeDKD+ (1.0)"])])
+@pytest.mark.parametrize(
+    ("pacc", "said"),
+    [(60.0, None), (86.9, ["ONION (0.1)", "BeDKD+ (1.0, 2 of 4 cells above it)"])],
+)
 def test_a_rival_that_wins_is_named(keep, pacc, said):
     rows = make_records()
     more = [r | {"defence": "onion", "pacc": pacc} for r in rows if r["defence"] == "bedkd"]
-    keep([*(r for r in rows if r["defence"] != "onion"), *more])
+    rows = [*(r for r in rows if r["defence"] != "onion"), *more]
+    keep([r | {"pacc_never_poisoned": 85.5 + r["seed"]} for r in rows])  # 86: in one of two seeds
     assert find_kept("laptop").nearer == ({"sst2": said} if said else {})
 
 
