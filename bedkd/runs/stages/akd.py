@@ -38,9 +38,9 @@ def make(run: Run, stage: str, folder: Path) -> dict:
     found = run.record("mepd")
     started = time.perf_counter()
     evidence = weigh(run, view, few, poison_few)
+    carriers = draw_taught(view, few, evidence, c)
     seconds_counter = time.perf_counter() - started
     poison_few = evidence.poison_few
-    carriers = draw_taught(view, few, evidence, c)
     learnt = poison_few.row if carriers is None else [*poison_few.row, *carriers.rows.row]
     truth = read_truth(run).without(learnt)
     trained = [few] * (1 + c.akd.n_counter) + [poison_few]
