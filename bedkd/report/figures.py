@@ -73,7 +73,7 @@ def draw_lines(
     if x == "epoch":  # there is no epoch 2.5
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set(**labels)
-    ax.legend()
+    ax.legend(handles=ax.get_legend_handles_labels()[0])  # given, for of none it would warn
     return ax
 
 
@@ -140,7 +140,7 @@ def plot_cycles(
             dotted = {"color": look["color"], "linewidth": 0.8, "linestyle": ":"}
             ax.axhline(never.mean(), label=label, **dotted)
             label = "_the same"  # not in the legend
-    ax.legend(**BESIDE)
+    ax.legend(handles=ax.get_legend_handles_labels()[0], **BESIDE)
     return ax
 
 

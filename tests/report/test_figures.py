@@ -199,3 +199,9 @@ def test_a_run_with_fewer_cycles_stays_as_it_ended(monkeypatch):
     assert ends.epoch.tolist() == [0, 2, 4] and ends.asr.tolist() == [90.0, 20.0, 20.0]
     assert found[found.seed == "long"].asr.tolist() == [90.0, 40.0, 10.0]
     assert found[found.seed == "other"].epoch.tolist() == [0, 9]
+
+
+@pytest.mark.filterwarnings("error")
+def test_cycles_without_an_attack_are_an_empty_picture_and_no_warning():
+    history = pd.DataFrame({"epoch": [0, 1], "asr": [None, None], "pacc": [None, None]})
+    assert not lines(figures.plot_forgetting(history))
