@@ -113,9 +113,13 @@ def lay_out_claims(weighed: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_topic(weighed: pd.DataFrame, *topics: str) -> Styler:
-    """The claims of some topics, as a notebook shows them."""
-    wide = lay_out_claims(weighed[weighed.topic.isin(topics)])
-    return show_table(wide.reset_index("topic", drop=True).reset_index())
+    """The claims of some topics that are measured somewhere, as a notebook shows them; how many of
+    the others there are."""
+    wide = lay_out_claims(weighed[weighed.topic.isin(topics)]).reset_index("topic", drop=True)
+    is_measured = (wide != NOT_MEASURED).any(axis=1)
+    table = show_table(wide[is_measured].reset_index())
+    n = int((~is_measured).sum())
+    return table.set_caption(f"{n} of {len(wide)} sentences: {NOT_MEASURED}") if n else table
 
 
 def describe(row) -> str:

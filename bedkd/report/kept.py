@@ -13,7 +13,7 @@ from bedkd.report.published import describe_difference
 from bedkd.report.reference import MISSING
 from bedkd.report.show import NOTHING
 from bedkd.report.table_cells import make_cells
-from bedkd.report.tables import add_columns, describe_source
+from bedkd.report.tables import describe_source
 from bedkd.runs.profiles import PROJECT, load_profile
 
 REFERENCE = PROJECT / "outputs" / "reference"
@@ -64,15 +64,6 @@ class Kept:
         return rows[rows.asr - rows.asr_never_poisoned > CLOSE].to_dict("records")
 
     @property
-    def learnt(self) -> list[str]:
-        """Data sets on which BeDKD+'s PACC is in part of rows that it learnt from: as long as no
-        record says how many it was taught, these were not left out."""
-        rows = self.cells[self.cells.defence == "bedkd_plus"]
-        stand_ins = add_columns(rows, ["n_taught", "n_target_train"])
-        is_learnt = stand_ins.n_taught.isna() & (stand_ins.n_target_train.astype(float) > 0)
-        return list(rows.dataset[is_learnt].unique())
-
-    @property
     def unmatched(self) -> list[dict]:
         """dataset and attack where no row of the target's carries the trigger."""
         rows = self.cells[self.cells.pacc.isna()].drop_duplicates(["dataset", "attack"])
@@ -109,18 +100,6 @@ def find_kept(profile: str) -> Kept | None:
         return None
     cells = select_cells(records)
     return Kept(profile, records, cells) if records.commit.nunique() == 1 and len(cells) else None
-
-
-def read_later(profile: str = "syntactic") -> list[dict]:
-    """BeDKD+ on the cells of a profile that newer code made again, or none: its record, and the
-    victim's `victim_asr` and `victim_cacc`."""
-    try:
-        records = read_kept(profile)
-    except BedkdError:
-        return []
-    victims = records[records.defence == "none"].set_index(CELL)[["asr", "cacc"]]
-    rows = records[records.defence == "bedkd_plus"].join(victims.add_prefix("victim_"), on=CELL)
-    return rows.astype(object).where(rows.notna(), None).to_dict("records")
 
 
 def select_cells(records: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,6 @@ from bedkd.report.kept import (
     compare_machines,
     find_kept,
     measure_left,
-    read_later,
     show,
 )
 from bedkd.report.layouts import NAMES
@@ -127,7 +126,6 @@ def render_readme(template: str | None = None) -> str:
         **kept,
         shown=[one for one in kept.values() if one],
         lost=[name for name, one in kept.items() if not one],
-        later=read_later(),
         machines=compare_machines(one_cell, kept["laptop"]) if is_compared else None,
         close=CLOSE,
         spread=SPREAD,

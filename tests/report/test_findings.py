@@ -91,6 +91,9 @@ def test_every_claim_can_be_weighed_and_read():
     assert all(says.startswith("… than") or "spread over" in says for says in unknown)
     shown = lay_out_claims(weighed)
     assert len(shown) == len(CLAIMS) and shown.iloc[0, 0] == "+78.0 ± 0.9 points (n = 6): holds"
+    page = findings.show_topic(weighed, "Trigger shifting").to_html()
+    assert f"{len(unknown) - 2} of " in page and "sentences: not measured" in page
+    assert "turns the trigger round" in page and "than ONION" not in page
 
 
 def test_failures_are_counted_with_wilsons_interval():

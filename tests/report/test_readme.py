@@ -15,7 +15,6 @@ from bedkd.report.kept import (
     average,
     compare_machines,
     find_kept,
-    read_later,
     select_cells,
 )
 from bedkd.report.readme import PROFILES, render_readme
@@ -191,37 +190,6 @@ def test_a_rival_that_wins_is_named(keep, pacc, said):
     rows = [*(r for r in rows if r["defence"] != "onion"), *more]
     keep([r | {"pacc_never_poisoned": 85.5 + r["seed"]} for r in rows])  # 86: in one of two seeds
     assert find_kept("laptop").nearer == ({"sst2": said} if said else {})
-
-
-@pytest.mark.parametrize(
-    ("more", "learnt"), [({}, []), ({"n_target_train": 9}, ["sst2"]), ({"n_taught": 4}, [])]
-)
-def test_rows_that_were_learnt_from_and_measured_on_are_confessed(keep, more, learnt):
-    keep([r | {"n_target_train": 9 * bool(more)} | more for r in make_records()])
-    assert find_kept("laptop").learnt == learnt
-    assert ("had learnt from some of them" in render_readme()) == bool(learnt)
-
-
-def test_what_newer_code_made_again_is_beside_it(keep):
-    """Of a set without triggered rows of the target class no ΔPACC is said."""
-    again = make_records(profile="syntactic", commit="b" * 40)
-    again = [r for r in again if (r["attack"], r["seed"]) == ("synbkd", 1)]
-    deltas = {"olid": 1.5, "agnews": None}
-    keep(
-        make_records()
-        + [r | {"dataset": n, "delta_pacc": delta} for n, delta in deltas.items() for r in again]
-    )
-    rows = read_later()
-    assert [(r["dataset"], r["asr"], r["victim_asr"], r["delta_pacc"]) for r in rows] == [
-        ("olid", 10.0, 100.0, 1.5),
-        ("agnews", 10.0, 100.0, None),
-    ]
-    assert (
-        "commit bbbbbbbbb): `olid` ASR 100.0 → 10.0 (never poisoned 12.0), ΔPACC 1.5, CACC 88.0 → "
-        "88.0; `agnews` ASR 100.0 → 10.0 (never poisoned 12.0), CACC 88.0 → 88.0. [Cell"
-    ) in render_readme()
-    keep(make_records())
-    assert read_later() == [] and "Since then" not in render_readme()
 
 
 def test_findings_of_real_text_are_what_the_records_say():
