@@ -7,6 +7,8 @@ import pandas as pd
 
 from bedkd.core.config import RunConfig
 from bedkd.data.readers import get_spec
+from bedkd.method.akd import LATER, MAX_ROUNDS
+from bedkd.method.counter import MAX_TAUGHT
 from bedkd.report.published import PAPER_NAMES, load_setting
 from bedkd.runs.profiles import Profile
 
@@ -45,8 +47,9 @@ def count_steps(profile: Profile, rows: Mapping[str, int]) -> pd.DataFrame:
     rows, in thousands). `rows`: of each data set, for training.
 
     What two results share is counted once. Of BeDKD the three stages that train, of the rivals
-    those that do; of RGA, GA, NPO and DUP with the truly poisoned rows found. What only reads (the
-    scan, ONION, IMBERT, evaluation) is not counted.
+    those that do; of RGA, GA, NPO and DUP with the truly poisoned rows found, of BeDKD+ with half
+    of these taught in all its rounds. What only reads (the scan, ONION, IMBERT, evaluation) is not
+    counted.
     """
     found, own = [], list_configs(profile)
     yardsticks = [config.without_attack() for config in own]
@@ -73,19 +76,28 @@ def steps_of(stage: str, c: RunConfig, n: int) -> int:
     poisoned = round(c.attack.poison_rate * n)
     n_classes = len(get_spec(c.data).label_names)
     few = c.akd.n_clean_per_class * n_classes
-    cycle = [few] * (1 + c.akd.n_counter) + [c.mepd.n_poison]
     own = {
         "victim": (c.victim.epochs, [n]),
         "dmm": (c.dmm.epochs, [c.dmm.n_clean_per_class * n_classes]),
-        "akd": (c.akd.cycles, cycle),
         "finetune": (c.finetune.epochs, [c.data.clean_share * n]),
         "textguard": (c.textguard.epochs, [n] * c.textguard.n_groups),
         "w2s": (c.w2s.epochs, [c.teacher.n_proxy or c.data.clean_share * n]),
         **dict.fromkeys(("rga", "ga", "npo"), (c.ascent.epochs, [2 * poisoned])),
         "dup": (c.dup.epochs, [2 * poisoned]),
     }
+    if stage == "akd":
+        if not c.akd.n_counter:
+            return c.akd.cycles * in_batches([few, c.mepd.n_poison])
+        trusted, n_later = few * (1 + c.akd.n_counter), c.akd.cycles // LATER
+        later = MAX_ROUNDS * n_later * in_batches([trusted + MAX_TAUGHT * poisoned])
+        return (c.akd.cycles - n_later) * in_batches([trusted]) + later
     epochs, passes = own.get(stage, (0, []))
-    return epochs * sum(math.ceil(rows / BATCH) for rows in passes)
+    return epochs * in_batches(passes)
+
+
+def in_batches(passes: list[float]) -> int:
+    """Steps of some passes, each over so many rows."""
+    return sum(math.ceil(rows / BATCH) for rows in passes)
 
 
 def estimate(steps: pd.DataFrame, record: dict, apart: Iterable[str] = ()) -> pd.DataFrame:
