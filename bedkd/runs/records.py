@@ -73,11 +73,13 @@ def environment() -> dict:
 
 
 def _commit() -> str | None:
-    """HEAD, with `+` if the working tree has changes to tracked files."""
+    """HEAD, with `+` if the working tree has changes to tracked files. What is kept as a reference
+    is no input: to keep one result must not taint those that are being made."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True)
+        kept = ["--", ":/", ":(top,exclude)outputs/reference"]
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", *kept], capture_output=True)
     except OSError:  # no git
         return None
     return head.stdout.strip() + "+" * bool(changed.returncode) if head.returncode == 0 else None

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,21 @@ def test_environment_names_versions(monkeypatch):
     assert found["versions"]["torch"] == torch.__version__
     assert set(found["versions"]) == {"python", *records.LIBRARIES}
     assert found["commit"] is None or len(found["commit"].rstrip("+")) == 40
+
+
+def test_what_is_kept_taints_no_record_and_code_does(tmp_path, monkeypatch):
+    """`__file__` in a checkout of its own, whose other files the test changes."""
+    paths = ("bedkd/records.py", "outputs/reference/records.jsonl")
+    for name in paths:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=me", "-c", "user.email=me@here"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(records, "__file__", str(tmp_path / paths[0]))
+    commit = records._commit()
+    assert len(commit) == 40
+    (tmp_path / paths[1]).write_text("new")
+    assert records._commit() == commit
+    (tmp_path / paths[0]).write_text("new")
+    assert records._commit() == commit + "+"
