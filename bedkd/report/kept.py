@@ -70,6 +70,16 @@ class Kept:
         return rows.to_dict("records")
 
     @property
+    def unmeasured(self) -> dict[str, list[str]]:
+        """Of each data set the profile's rivals that were not measured in each of its cells."""
+        found, rivals = {}, load_profile(self.profile).list_defences()
+        for dataset, cells in self.cells.groupby("dataset", sort=False):
+            n = cells.defence.value_counts()
+            names = [DEFENCE_NAMES[name] for name in rivals if n.get(name, 0) < n["none"]]
+            found |= {dataset: names} if names else {}
+        return found
+
+    @property
     def nearer(self) -> dict[str, list[str]]:
         """Of each data set the rivals with a smaller mean ΔPACC than BeDKD+, `W2SDefense (1.4)`,
         the smallest first, and last BeDKD+'s own, with the cells in which its PACC is the higher

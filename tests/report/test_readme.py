@@ -192,6 +192,16 @@ def test_a_rival_that_wins_is_named(keep, pacc, said):
     assert find_kept("laptop").nearer == ({"sst2": said} if said else {})
 
 
+def test_rivals_without_every_cell_are_named(keep):
+    records = make_records()
+    keep(records)
+    missing = find_kept("laptop").unmeasured["sst2"]
+    assert "TextGuard" in missing and "ONION" in missing
+    assert f"some cells lack: on `sst2` {', '.join(missing)}" in render_readme()
+    keep(records + [r | {"attack": "synbkd"} for r in records if r["defence"] == "onion"])
+    assert "ONION" not in find_kept("laptop").unmeasured["sst2"]
+
+
 def test_findings_of_real_text_are_what_the_records_say():
     kept, source = (
         json.loads(path.read_text(encoding="utf-8"))["cells"]
