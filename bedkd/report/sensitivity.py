@@ -95,11 +95,11 @@ def describe_points(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def select_studies(points: pd.DataFrame, *, is_grid: bool) -> pd.DataFrame:
-    """Those of two parameters at once, or those of one; of a study that has one setting alone, the
-    profile's own most often, none: that it moves nothing would be no finding."""
+    """Those of two parameters at once, or those of one; of a method's study that has one setting
+    alone, the profile's own most often, none: that it moves nothing would be no finding."""
     chosen = points[points.study.str.contains(GRID) == is_grid]
-    done = chosen[chosen.state != "missing"].groupby([*CELL, "study"]).setting.nunique()
-    n_done = chosen.set_index([*CELL, "study"]).index.map(done)
+    done = chosen[chosen.state != "missing"].groupby(STUDY).setting.nunique()
+    n_done = chosen.set_index(STUDY).index.map(done)
     return chosen[n_done > 1]
 
 

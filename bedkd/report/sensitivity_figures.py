@@ -80,6 +80,9 @@ def plot_tornado(
     ax.set_ylim(len(studies) - 0.5, -0.5)
     ax.use_sticky_edges = False
     ax.margins(x=0.18)  # room for the values
+    low, high = ax.get_xlim()
+    if high - low < 1:  # where nothing moves by a point, rounding is all that could be seen
+        ax.set_xlim((low + high - 1) / 2, (low + high + 1) / 2)
     ax.grid(axis="y", visible=False)
     return ax
 

@@ -144,6 +144,19 @@ def test_a_parameter_with_one_value_moves_nothing_that_could_be_said(points):
     assert curves == 1
 
 
+def test_a_method_with_one_value_of_a_parameter_is_not_ranked_by_it(points):
+    is_alone = (points.study == "lambda") & (points.defence == "bedkd_plus") & ~points.is_own
+    ranking = rank_parameters(points[~is_alone])
+    assert set(ranking[ranking.study == "lambda"].defence) == {"bedkd"}
+    assert set(ranking[ranking.study == "n_poison"].defence) == {"bedkd", "bedkd_plus"}
+
+
+def test_a_tornado_of_what_moves_nothing_is_a_point_wide(points):
+    still = rank_parameters(points).assign(low=0.0, high=0.0, span=0.0)
+    low, high = figures.plot_tornado(still[still.metric == "asr"]).get_xlim()
+    assert (low, high) == pytest.approx((-0.5, 0.5))
+
+
 def test_nothing_is_finished(points, tmp_path):
     lost = points.assign(state="missing", asr=np.nan, pacc=np.nan, cacc=np.nan)
     for none in (lost, points[:0]):

@@ -75,7 +75,8 @@ def steps_of(stage: str, c: RunConfig, n: int) -> int:
     """Steps of one training on a data set of `n` rows; 0 of what does not train."""
     poisoned = round(c.attack.poison_rate * n)
     n_classes = len(get_spec(c.data).label_names)
-    few = c.akd.n_clean_per_class * n_classes
+    if stage == "akd":
+        return akd_steps(c, c.akd.n_clean_per_class * n_classes, poisoned)
     own = {
         "victim": (c.victim.epochs, [n]),
         "dmm": (c.dmm.epochs, [c.dmm.n_clean_per_class * n_classes]),
@@ -85,14 +86,18 @@ def steps_of(stage: str, c: RunConfig, n: int) -> int:
         **dict.fromkeys(("rga", "ga", "npo"), (c.ascent.epochs, [2 * poisoned])),
         "dup": (c.dup.epochs, [2 * poisoned]),
     }
-    if stage == "akd":
-        if not c.akd.n_counter:
-            return c.akd.cycles * in_batches([few, c.mepd.n_poison])
-        trusted, n_later = few * (1 + c.akd.n_counter), c.akd.cycles // LATER
-        later = MAX_ROUNDS * n_later * in_batches([trusted + MAX_TAUGHT * poisoned])
-        return (c.akd.cycles - n_later) * in_batches([trusted]) + later
     epochs, passes = own.get(stage, (0, []))
     return epochs * in_batches(passes)
+
+
+def akd_steps(c: RunConfig, few: int, poisoned: int) -> int:
+    """Of AKD, with `few` clean rows; of counter-poison with all rounds, half of the `poisoned` rows
+    taught in them."""
+    if not c.akd.n_counter:
+        return c.akd.cycles * in_batches([few, c.mepd.n_poison])
+    trusted, n_later = few * (1 + c.akd.n_counter), c.akd.cycles // LATER
+    later = MAX_ROUNDS * n_later * in_batches([trusted + MAX_TAUGHT * poisoned])
+    return (c.akd.cycles - n_later) * in_batches([trusted]) + later
 
 
 def in_batches(passes: list[float]) -> int:
