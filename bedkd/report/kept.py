@@ -144,15 +144,15 @@ def average(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_machines(here: Kept, there: Kept) -> dict:
-    """How far the same cell's numbers are apart, made on two machines: n defences, of both `asr`
-    and `cacc` the largest distance and whose it is; `plus`: of BeDKD+."""
+    """How far the same cells' numbers are apart, made on two machines: n results, of both `asr` and
+    `cacc` the largest distance and whose it is; `plus`: the largest of BeDKD+."""
     keys = [*CELL, "defence"]
-    both = here.cells.merge(there.cells, on=keys, suffixes=("", "_there")).set_index("defence")
+    both = here.cells.merge(there.cells, on=keys, suffixes=("", "_there"))
     found: dict = {"n": len(both), "device": here.records.device[0].upper()}
     for metric in ("asr", "cacc"):
-        apart = (both[metric] - both[f"{metric}_there"]).abs()
-        name, whose = apart.idxmax(), DEFENCE_NAMES.get(apart.idxmax(), apart.idxmax())
-        found[metric] = {"largest": apart[name], "whose": whose, "plus": apart["bedkd_plus"]}
+        apart = (both[metric] - both[f"{metric}_there"]).abs().groupby(both.defence).max()
+        whose = DEFENCE_NAMES.get(apart.idxmax(), apart.idxmax())
+        found[metric] = {"largest": apart.max(), "whose": whose, "plus": apart["bedkd_plus"]}
     return found
 
 

@@ -12,23 +12,28 @@ from bedkd.core.files import write_text
 from bedkd.report.claims import SPREAD
 from bedkd.report.findings import CLOSE
 from bedkd.report.kept import (
+    COMPARED,
     REFERENCE,
     ROWS,
     Kept,
+    as_results,
     average,
     compare_machines,
     find_kept,
     measure_left,
     show,
 )
-from bedkd.report.layouts import NAMES
+from bedkd.report.layouts import DEFENCE_NAMES, NAMES
+from bedkd.report.overview import PANELS, average_cells, compare_cells
 from bedkd.report.reference import keep_notebook
+from bedkd.report.show import NOTHING
 from bedkd.report.tables import to_markdown
 from bedkd.runs.profiles import PROJECT, load_profile
 
 README = PROJECT / "README.md"
 FINDINGS = REFERENCE / "notebooks/laptop/09_findings.ipynb"
-PROFILES = ("laptop", "quick", "evidence")
+PROFILES = ("laptop", "one_seed", "quick", "evidence")
+REAL = {"laptop": "`{}`", "one_seed": "`{}`, `one_seed`"}  # each data set by itself
 
 
 def describe_block(title: str, cells: pd.DataFrame) -> pd.DataFrame:
@@ -43,18 +48,45 @@ def describe_block(title: str, cells: pd.DataFrame) -> pd.DataFrame:
     return texts.assign(Data=[title] + [""] * (len(texts) - 1))
 
 
+def describe_first(kept: dict[str, Kept | None]) -> str:
+    """The first table, in Markdown: of each profile, by what its text is called, COMPARED with the
+    means of the report's first screen, and how many cells end over CLOSE."""
+    blocks = []
+    for title, one in kept.items():
+        if one:
+            means = average_cells(compare_cells(as_results(one.cells))).T
+            block = means.loc[list(COMPARED), list(PANELS)].map(show).rename(columns=str.upper)
+            left = [one.failures.get(DEFENCE_NAMES[name], NOTHING) for name in block.index]
+            block = block.assign(**{"Not cured": left}).rename(index=ROWS).rename_axis("Model")
+            blocks.append(block.reset_index().assign(Text=[title] + [""] * (len(block) - 1)))
+    return to_markdown(pd.concat(blocks).rename_axis(columns=None).set_index(["Text", "Model"]))
+
+
 def describe_main(kept: list[Kept]) -> str:
     """The main table, in Markdown: a block for each data set of real text, one for all that a
     profile has of generated text."""
     blocks = []
     for one in kept:
-        if one.profile != "laptop":
+        if one.profile in REAL:
+            groups = one.cells.groupby("dataset", sort=False)
+            blocks += [describe_block(REAL[one.profile].format(n), cells) for n, cells in groups]
+        else:
             blocks.append(describe_block(f"generated, `{one.profile}`", one.cells))
-            continue
-        groups = one.cells.groupby("dataset", sort=False)
-        blocks += [describe_block(f"`{name}`", cells) for name, cells in groups]
     table = pd.concat(blocks).rename_axis(columns=None)
     return to_markdown(table.set_index(["Data", "Defence"]))
+
+
+def describe_speed(speed: dict) -> str:
+    """A row for each record of speed.json, in Markdown: where, which model, the ratios."""
+    stages = {"dmm_akd": "DMM + AKD", "scan": "Scan of $D^*$", "victim": "Victim", "onion": "ONION"}
+    rows = [
+        {"Machine": one["device"] if one in speed["others"] else f"CPU, {one['threads']} threads"}
+        | {"Model": one["what"]["model"].split("/")[-1]}
+        | {title: show(one.get(f"ratio_{name}", float("nan"))) for name, title in stages.items()}
+        | {"Commit": one["commit"][:9]}
+        for one in (speed, *speed["others"])
+    ]
+    return to_markdown(pd.DataFrame(rows).set_index(["Machine", "Model"]))
 
 
 def read_survey() -> dict:
@@ -82,19 +114,17 @@ def read_survey() -> dict:
 
 
 def compare_loops(accuracies: list[dict]) -> dict:
-    """Of speed.json's: n seeds, and how far the kit's ASR and CACC end from the `textbook` loop's
-    and, in bfloat16, from float32 (`fp32`), means over the seeds; none where none is kept."""
+    """Of speed.json's: how far the kit's ASR and CACC end from the `textbook` loop's and, in
+    bfloat16, from float32 (`fp32`), means over their `n` seeds; none where none is kept."""
     if not accuracies:
         return {}
     wide = pd.DataFrame(accuracies).pivot(index="seed", columns="loop", values=["asr", "cacc"])
-    others = {"textbook": "textbook", "fp32": "bedkd fp32"}
-    means = {
-        name: {
-            metric: (wide[metric].bedkd - wide[metric][loop]).mean() for metric in ("asr", "cacc")
-        }
-        for name, loop in others.items()
-    }
-    return {"n": len(wide)} | means
+    found = {}
+    for name, loop in {"textbook": "textbook", "fp32": "bedkd fp32"}.items():
+        apart = {metric: (wide[metric].bedkd - wide[metric][loop]) for metric in ("asr", "cacc")}
+        found[name] = pd.DataFrame(apart).dropna().mean().to_dict()
+        found[name]["n"] = int(wide["asr"][loop].count())
+    return found
 
 
 def count(is_right: pd.Series) -> str:
@@ -108,9 +138,9 @@ def percent(share: float) -> str:
 
 def render_readme(template: str | None = None) -> str:
     """README.md as the records have it. `template`: another text than `readme.md.j2`."""
-    kept, one_cell = {name: find_kept(name) for name in PROFILES}, find_kept("one_cell")
+    kept = {name: find_kept(name) for name in PROFILES}
     speed = json.loads((REFERENCE / "speed.json").read_text(encoding="utf-8"))
-    is_compared = kept["laptop"] and one_cell
+    here, there = kept["one_seed"], kept["laptop"]
     laptop = load_profile("laptop")
     cell = laptop.run("sst2", "badwords", 0)
     look = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
@@ -121,12 +151,13 @@ def render_readme(template: str | None = None) -> str:
     page.filters |= {"attack": lambda name: NAMES["attack"].get(name, name)}
     page.filters |= {"one": show, "percent": percent, "signed": "{:+.1f}".format}
     page.globals |= {"measure_left": measure_left, "describe_main": describe_main}
+    page.globals |= {"describe_first": describe_first, "describe_speed": describe_speed}
     source = page.from_string(template) if template else page.get_template("readme.md.j2")
     return source.render(
         **kept,
         shown=[one for one in kept.values() if one],
         lost=[name for name, one in kept.items() if not one],
-        machines=compare_machines(one_cell, kept["laptop"]) if is_compared else None,
+        machines=compare_machines(here, there) if here and there else None,
         close=CLOSE,
         spread=SPREAD,
         survey=read_survey(),

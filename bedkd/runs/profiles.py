@@ -20,7 +20,7 @@ from bedkd.runs.sweeps import GRID, STUDIES, Sweep, as_list, cross, is_sweep, re
 
 PROJECT = Path(__file__).parents[2]
 GRID_KEYS = ("dataset", "attack", "seed")
-LIST_KEYS = ("defences", "studies", "focus", "focus_seeds")
+LIST_KEYS = ("defences", "studies", "focus", "focus_attacks", "focus_seeds")
 OWN_KEYS = ("plus", "seed")  # of a data set, beside sections of its configuration
 Items = Annotated[list, BeforeValidator(as_list)]
 # BeDKD+: what it sets over BeDKD's parameters, wherever a profile does not say otherwise
@@ -53,9 +53,9 @@ class Profile:
 
     `plus`: the parameters of BeDKD+, over PLUS and BeDKD's.
     `defences`: the rivals of Table 1, and newer ones. `studies`: Tables 2 to 5, Figures 3 and 5 and
-    more (see `sweeps.STUDIES`), made of the data sets in `focus` and, if there are any, the seeds
-    in `focus_seeds`; `sweeps`: the values of those that are one, and of both sides of a grid such
-    as `gamma_x_n_poison`; `sweep_plus`: of BeDKD+ too.
+    more (see `sweeps.STUDIES`), made of the data sets in `focus` and, if there are any, the attacks
+    in `focus_attacks` and the seeds in `focus_seeds`; `sweeps`: the values of those that are one,
+    and of both sides of a grid such as `gamma_x_n_poison`; `sweep_plus`: of BeDKD+ too.
     `few_jobs`: one kernel for all notebooks of a cell, one notebook for all its rivals, one for its
     sweeps and, outside `focus`, one for BeDKD's stages, since to start them takes longer than a
     stage of a toy.
@@ -68,6 +68,7 @@ class Profile:
     defences: Items = Field(default_factory=list)
     studies: Items = Field(default_factory=list)
     focus: Items = Field(default_factory=list)
+    focus_attacks: Items = Field(default_factory=list)
     focus_seeds: Items = Field(default_factory=list)
     few_jobs: Flag = False
     sweeps: dict = Field(default_factory=dict)
@@ -127,7 +128,7 @@ class Profile:
         return chosen
 
     def list_studies(self, run: Run, overrides: dict | None = None) -> list[str]:
-        """The studies of a cell: none without an attack, or if its data set is not in `focus`.
+        """The studies of a cell: none without an attack, or if it is not in focus.
 
         Raises BedkdError: an unknown one.
         """
@@ -136,8 +137,10 @@ class Profile:
             raise BedkdError(f"unknown study {unknown[0]!r}; known: {', '.join(STUDIES)}")
         c = run.config
         is_studied = c.attack.name != "none" and c.data.name in self.list_focus(overrides)
-        seeds = as_list((overrides or {}).get("focus_seeds", self.focus_seeds))
-        return chosen if is_studied and (not seeds or c.seed in seeds) else []
+        for key, own in {"focus_attacks": c.attack.name, "focus_seeds": c.seed}.items():
+            some = as_list((overrides or {}).get(key, getattr(self, key)))
+            is_studied &= not some or own in some
+        return chosen if is_studied else []
 
     def list_focus(self, overrides: dict | None = None) -> list[str]:
         """The data sets of the studies."""

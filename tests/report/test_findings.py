@@ -94,6 +94,8 @@ def test_every_claim_can_be_weighed_and_read():
     page = findings.show_topic(weighed, "Trigger shifting").to_html()
     assert f"{len(unknown) - 2} of " in page and "sentences: not measured" in page
     assert "turns the trigger round" in page and "than ONION" not in page
+    page = findings.show_topic(weighed.assign(n=0, verdict="not measured"), "SynBkd").to_html()
+    assert "sentences: not measured" in page and "<th>" not in page and "<th " not in page
 
 
 def test_failures_are_counted_with_wilsons_interval():

@@ -197,7 +197,9 @@ def test_rivals_without_every_cell_are_named(keep):
     keep(records)
     missing = find_kept("laptop").unmeasured["sst2"]
     assert "TextGuard" in missing and "ONION" in missing
-    assert f"some cells lack: on `sst2` {', '.join(missing)}" in render_readme()
+    assert (
+        f"Not measured in each cell of `laptop`: on `sst2` {', '.join(missing)}" in render_readme()
+    )
     keep(records + [r | {"attack": "synbkd"} for r in records if r["defence"] == "onion"])
     assert "ONION" not in find_kept("laptop").unmeasured["sst2"]
 
@@ -243,7 +245,8 @@ def test_what_loops_reach_is_held_against_the_kit():
         for loop, (asr, cacc) in reached.items()
     ]
     assert readme.compare_loops(rows) == {
-        **{"n": 2, "textbook": {"asr": -1.0, "cacc": -2.0}, "fp32": {"asr": 1.0, "cacc": -1.0}}
+        "textbook": {"asr": -1.0, "cacc": -2.0, "n": 2},
+        "fp32": {"asr": 1.0, "cacc": -1.0, "n": 2},
     }
     assert readme.compare_loops([]) == {}
 
@@ -251,16 +254,17 @@ def test_what_loops_reach_is_held_against_the_kit():
 def test_two_machines_are_held_against_each_other(keep):
     """The cell of seed 0 again, on another machine: ONION 4 points of ASR apart, BeDKD+ half."""
     apart = {"onion": {"asr": 44.0}, "bedkd_plus": {"asr": 9.5, "cacc": 85.0}}
-    again = [r | apart.get(r["defence"], {}) for r in make_records(profile="one_cell")]
-    rows = [r for r in again if (r["seed"], r["attack"]) == (0, "badwords")]
+    again = [r | apart.get(r["defence"], {}) for r in make_records(profile="one_seed")]
+    rows = [r for r in again if r["seed"] == 0]
     keep([*make_records(device="GPU"), *rows])
-    found = compare_machines(find_kept("one_cell"), find_kept("laptop"))
+    found = compare_machines(find_kept("one_seed"), find_kept("laptop"))
     assert found == {
-        **{"n": 5, "device": "CPU"},
+        **{"n": 9, "device": "CPU"},
         "asr": {"largest": 4.0, "whose": "ONION", "plus": 0.5},
         "cacc": {"largest": 3.0, "whose": "BeDKD+", "plus": 3.0},
     }
-    assert "From the CPU to the GPU BeDKD+ is 0.5 points of ASR" in render_readme()
+    said = "the CPU (`one_seed`) to the GPU (`laptop`) BeDKD+ is at most 0.5 points of ASR"
+    assert said in render_readme()
 
 
 def test_without_records_there_is_the_command(keep):
@@ -274,9 +278,14 @@ def test_without_records_there_is_the_command(keep):
 def test_all_profiles_together_make_one_table(keep):
     keep([row | {"profile": name} for name in PROFILES for row in make_records(study=None)])
     text = render_readme()
-    assert text.count("| **BeDKD+**") == 3 and "Not measured" not in text
+    main = text[text.index("## Results") :]
+    assert main.count("| **BeDKD+**") == len(PROFILES) and "Not measured at" not in text
     assert "outputs/reference/figures/laptop/overview.png" in text
-    assert "Real text* (`laptop`): BeDKD+ takes the mean ASR from 99.5% to 9.5%" in text
+    first = readme.describe_first({"Real": find_kept("laptop"), "Generated": None})
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in first.splitlines()]
+    assert lines[0] == ["Text", "Model", "ASR", "PACC", "CACC", "Not cured"]
+    assert lines[2] == ["Real", "No defence", "99.5", "50.0", "88.0", "4 of 4"]
+    assert lines[4] == ["", "**BeDKD+**", "9.5", "86.0", "88.0", "0 of 4"] and len(lines) == 6
 
 
 def test_the_victims_record_alone_is_no_cell():
@@ -309,7 +318,7 @@ def list_anchors(text: str) -> list[str]:
 
 
 def test_of_the_reference_only_what_each_campaign_makes_is_linked():
-    made = r"(records|verdicts)\.jsonl|tables/\w+/(table[134]|robustness|missing)\.md"
+    made = r"(records|verdicts)\.jsonl|tables/\w+/(table[1-4]|robustness|missing)\.md"
     made += r"|figures/\w+(/overview\.png)?|notebooks/laptop/09_findings\.ipynb"
     for link in LINK.findall((PROJECT / "README.md").read_text(encoding="utf-8")):
         if "outputs/reference" in link:

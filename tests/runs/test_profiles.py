@@ -399,3 +399,6 @@ def test_a_data_set_may_have_its_own_seeds_and_studies_those_of_some(tmp_path):
     assert studied == [2]
     every = {"focus_seeds": []}
     assert [r.config.seed for r in profile.runs(every) if profile.list_studies(r, every)] == [1, 2]
+    own = {"attack": ["badwords", "addsent"], "focus_attacks": "addsent"}
+    studied = [r.config.attack.name for r in profile.runs(own) if profile.list_studies(r, own)]
+    assert studied == ["addsent"]
