@@ -1,10 +1,12 @@
 """From a profile to notebook jobs: what runs, after what, and which results it leaves."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bedkd.core.config import RunConfig
 from bedkd.runs.folders import Run
 from bedkd.runs.profiles import Profile
 from bedkd.runs.stages import ABLATIONS, CHAIN, STAGES, needed_stages
@@ -76,104 +78,121 @@ def plan_summaries(profile: Profile, overrides: dict) -> list[Job]:
 
 def plan_cell(profile: Profile, run: Run, overrides: dict) -> list[Job]:
     """The jobs of one cell of the grid: BeDKD's stages, the rivals, the studies."""
-    c = run.config
-    title = f"{c.data.name} {c.attack.name} seed {c.seed}"
-    parameters = {
-        "profile": profile.path,
-        "dataset": c.data.name,
-        "attack": c.attack.name,
-        "seed": c.seed,
-        "overrides": profile.cell_overrides(overrides),
-    }
-    jobs: list[Job] = []
+    cell = Cell(profile, run, overrides)
+    cell.plan_chain()
+    cell.plan_rivals()
+    cell.plan_studies()
+    return cell.jobs
+
+
+@dataclass
+class Cell:
+    """One cell while it is planned. `makers`: the job of each stage of the CHAIN; `measured`: that
+    of the model which never saw poison, if others must wait for it."""
+
+    profile: Profile
+    run: Run
+    overrides: dict
+    jobs: list[Job] = field(default_factory=list)
+    makers: dict[str, Job] = field(default_factory=dict)
+    measured: list[Job] = field(default_factory=list)
+    plus: Run = field(init=False)
+    studies: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.plus = self.profile.plus_run(self.run)
+        self.studies = self.profile.list_studies(self.run, self.overrides)
 
     def add(
-        notebook: str, results: Results, *needs: Job, name: str = "", is_long: bool = False, **more
+        self, notebook: str, results: Results, *needs: Job, name: str = "", is_long=False, **more
     ) -> Job:
         """`name` leads the label and ends the title; `more`: parameters of this notebook alone."""
-        label = "-".join(filter(None, (name, label_results(run, results))))
+        c = self.run.config
+        title = title_cell(c)
+        label = "-".join(filter(None, (name, label_results(self.run, results))))
+        parameters = list_parameters(self.profile, c, self.overrides) | more
         names = tuple(job.name for job in needs)
-        about = (parameters | more, names, f"{title} {name}".strip(), results, is_long)
-        jobs.append(Job(notebook, label, *about, title if profile.few_jobs else ""))
-        return jobs[-1]
+        kernel = title if self.profile.few_jobs else ""
+        about = (parameters, names, f"{title} {name}".strip(), results, is_long, kernel)
+        self.jobs.append(Job(notebook, label, *about))
+        return self.jobs[-1]
 
-    makers, measured, plus = {}, [], profile.plus_run(run)
-    studies = profile.list_studies(run, overrides)
-    beyond = {"mepd": ((plus, "dmm"), (plus, "mepd")), "akd": ((plus, "akd"),)}
-    if c.attack.name != "none":
-        beyond["akd"] += ((run, "never_poisoned"),)
-    if profile.few_jobs and c.data.name not in profile.list_focus(overrides):
-        results = tuple((run, stage) for stage in CHAIN) + sum(beyond.values(), ())
-        makers = dict.fromkeys(CHAIN, add("04_akd", results, with_bounded=False))
-    elif not profile.few_jobs and c.attack.name != "none":  # else its kernel makes it, or waits
-        measured = [plan_never_poisoned(profile, run, overrides)]
-        jobs += measured
-    for stage, before in zip(CHAIN, (None, *CHAIN), strict=False):
-        if stage not in makers:
-            needs = [makers[before]] if before else []
-            results = ((run, stage), *beyond.get(stage, ()))
+    def plan_chain(self) -> None:
+        """BeDKD's stages, each with BeDKD+'s; in one job where there would be too many."""
+        plus, few = self.plus, self.profile.few_jobs
+        is_attacked = self.run.config.attack.name != "none"
+        beyond = {"mepd": ((plus, "dmm"), (plus, "mepd")), "akd": ((plus, "akd"),)}
+        if is_attacked:
+            beyond["akd"] += ((self.run, "never_poisoned"),)
+        if few and self.run.config.data.name not in self.profile.list_focus(self.overrides):
+            results = tuple((self.run, stage) for stage in CHAIN) + sum(beyond.values(), ())
+            self.makers = dict.fromkeys(CHAIN, self.add("04_akd", results, with_bounded=False))
+            return
+        if is_attacked and not few:  # else its kernel makes it, or waits
+            self.measured = [plan_never_poisoned(self.profile, self.run, self.overrides)]
+            self.jobs += self.measured
+        for stage, before in zip(CHAIN, (None, *CHAIN), strict=False):
+            needs = [self.makers[before]] if before else []
             more = {}
-            if stage == "akd":
-                needs += measured
-                more = {"with_bounded": "ablations" in studies}  # which has it too
             if stage == "mepd":
-                needs += [
-                    add(
-                        "13_scan",
-                        tuple(
-                            (replace(r, config=r.config.shards()[k]), "scan") for r in (run, plus)
-                        ),
-                        makers["dmm"],
-                        name=f"shard-{k}",
-                        overrides=parameters["overrides"] | {"scan.shard": k},
-                    )
-                    for k in range(len(c.shards()))
-                ]
-            makers[stage] = add(STAGES[stage].notebook, results, *needs, **more)
-    for group in group_work(profile, profile.list_defences(overrides)):
-        # a curve over rates and epochs is for a reader of the notebook, at four times the cost
-        more = {"defence": alone(group), "with_curve": False, "is_long": "textguard" in group}
-        results = tuple((run, stage) for stage in group)
-        add(
-            "05_defences",
-            results,
-            makers["victim"],
-            *measured,
-            name=title_group(group, "rivals"),
-            **more,
-        )
-    if "ablations" in studies:
-        results = ablation_results(run) + tuple((r, "akd") for r in profile.plus_parts(run))
-        add("06_ablations", results, makers["mepd"], *measured, is_long=True)
-    for group in group_work(profile, profile.list_sweeps(run, overrides)):
-        names = [sweep.name for sweep in group]
-        results = tuple(
-            result
-            for sweep in group
-            for base in profile.sweep_runs(run)
-            for result in sweep_results(base, sweep)
-        )
-        more = {"name": title_group(names, "sweeps"), "sweep": alone(names), "is_long": True}
-        add("07_sensitivity", results, makers["akd"], *measured, **more)
-    if "tsne" in studies:
-        add("08_tsne", ((run, "tsne"),), makers["akd"])
-    return jobs
+                needs += self.plan_shards()
+            if stage == "akd":
+                needs += self.measured
+                more = {"with_bounded": "ablations" in self.studies}  # which has it too
+            results = ((self.run, stage), *beyond.get(stage, ()))
+            self.makers[stage] = self.add(STAGES[stage].notebook, results, *needs, **more)
+
+    def plan_shards(self) -> list[Job]:
+        """The scan of a large D*, a job a shard; none where it is scanned in one pass."""
+        jobs, own = [], self.profile.cell_overrides(self.overrides)
+        for k in range(len(self.run.config.shards())):
+            both = (self.run, self.plus)
+            results = tuple((replace(r, config=r.config.shards()[k]), "scan") for r in both)
+            more = {"name": f"shard-{k}", "overrides": own | {"scan.shard": k}}
+            jobs.append(self.add("13_scan", results, self.makers["dmm"], **more))
+        return jobs
+
+    def plan_rivals(self) -> None:
+        for group in group_work(self.profile, self.profile.list_defences(self.overrides)):
+            # a curve over rates and epochs is for a reader of the notebook, at four times the cost
+            more = {"defence": alone(group), "with_curve": False, "is_long": "textguard" in group}
+            more |= {"name": title_group(group, "rivals")}
+            results = tuple((self.run, stage) for stage in group)
+            self.add("05_defences", results, self.makers["victim"], *self.measured, **more)
+
+    def plan_studies(self) -> None:
+        if "ablations" in self.studies:
+            parts = tuple((part, "akd") for part in self.profile.plus_parts(self.run))
+            results = ablation_results(self.run) + parts
+            needs = (self.makers["mepd"], *self.measured)
+            self.add("06_ablations", results, *needs, is_long=True)
+        for group in group_work(self.profile, self.profile.list_sweeps(self.run, self.overrides)):
+            names, bases = [sweep.name for sweep in group], self.profile.sweep_runs(self.run)
+            pairs = itertools.product(group, bases)
+            results = sum((sweep_results(base, sweep) for sweep, base in pairs), ())
+            more = {"name": title_group(names, "sweeps"), "sweep": alone(names), "is_long": True}
+            self.add("07_sensitivity", results, self.makers["akd"], *self.measured, **more)
+        if "tsne" in self.studies:
+            self.add("08_tsne", ((self.run, "tsne"),), self.makers["akd"])
 
 
 def plan_never_poisoned(profile: Profile, run: Run, overrides: dict) -> Job:
     """The victim of the same cell without an attack, whose own job it is if the grid has it."""
-    c = run.config
-    clean = replace(run, config=c.without_attack())
-    title = f"{c.data.name} none seed {c.seed}"
-    parameters = {
-        "profile": profile.path,
-        "dataset": c.data.name,
-        "attack": "none",
-        "seed": c.seed,
-        "overrides": profile.cell_overrides(overrides),
-    }
+    clean = replace(run, config=run.config.without_attack())
+    parameters = list_parameters(profile, clean.config, overrides)
     results = ((clean, "victim"),)
-    return Job("01_poisoning", label_results(clean, results), parameters, (), title, results)
+    about = (parameters, (), title_cell(clean.config), results)
+    return Job("01_poisoning", label_results(clean, results), *about)
+
+
+def title_cell(c: RunConfig) -> str:
+    return f"{c.data.name} {c.attack.name} seed {c.seed}"
+
+
+def list_parameters(profile: Profile, c: RunConfig, overrides: dict) -> dict:
+    """What every notebook of a cell is given."""
+    cell = {"dataset": c.data.name, "attack": c.attack.name, "seed": c.seed}
+    return {"profile": profile.path} | cell | {"overrides": profile.cell_overrides(overrides)}
 
 
 def label_results(run: Run, results: Results) -> str:
