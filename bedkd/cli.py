@@ -9,7 +9,8 @@ from pathlib import Path
 from bedkd.batch.cluster import choose_place
 from bedkd.batch.workflow import reproduce
 from bedkd.core.errors import BedkdError
-from bedkd.runs.profiles import load_profile, parse_setting
+from bedkd.runs.nested import parse_setting
+from bedkd.runs.profiles import load_profile
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -11,7 +11,8 @@ from pathlib import Path
 from bedkd.batch.gpus import list_slots
 from bedkd.core.errors import BedkdError
 from bedkd.core.files import HERE
-from bedkd.runs.profiles import PROJECT, Profile, outputs_folder, read_yaml
+from bedkd.runs.nested import read_yaml
+from bedkd.runs.profiles import PROJECT, Profile, outputs_folder
 
 FOLDER = PROJECT / "params" / "cluster"
 FILES = ("profile.yaml", "config.yaml")  # what Snakemake takes for a profile

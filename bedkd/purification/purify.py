@@ -21,7 +21,8 @@ from bedkd.purification.models import adopt, check_memory, load_model
 from bedkd.purification.origin import describe_model, describe_rows
 from bedkd.purification.result import Purified
 from bedkd.purification.verdict import Verdict, judge, list_flagged
-from bedkd.runs.profiles import PLUS, merge, nest
+from bedkd.runs.nested import merge, nest
+from bedkd.runs.profiles import PLUS
 
 METHODS = {"bedkd_plus": PLUS, "bedkd": {}}
 SECTIONS = ("dmm", "mepd", "akd")

@@ -17,7 +17,7 @@ from bedkd.method.mepd import AUTO_LEVEL, select_poison_few
 from bedkd.report.layouts import name_method
 from bedkd.runs.ensure import ensure
 from bedkd.runs.folders import Run
-from bedkd.runs.profiles import nest
+from bedkd.runs.nested import nest
 from bedkd.runs.records import read_record
 
 KINDS = ("all", "false accepts", "false rejects")  # a poisoned row that passes, a flagged clean one

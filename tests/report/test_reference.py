@@ -12,8 +12,9 @@ from bedkd.report import campaign, reference
 from bedkd.report.campaign import ABOUT, SCORES, place_run
 from bedkd.report.loading import name_cell, open_batch
 from bedkd.report.reference import MAX_BYTES, WIDGET, keep_notebook, keep_reference
+from bedkd.runs.nested import parse_setting
 from bedkd.runs.plan import list_results
-from bedkd.runs.profiles import load_profile, parse_setting
+from bedkd.runs.profiles import load_profile
 from bedkd.runs.records import LIBRARIES
 
 PROFILE = """

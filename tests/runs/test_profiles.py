@@ -6,18 +6,9 @@ import pytest
 
 from bedkd.core.config import RunConfig
 from bedkd.core.errors import BedkdError
+from bedkd.runs.nested import flatten, merge, nest, parse_setting
 from bedkd.runs.plan import plan_cell, plan_jobs
-from bedkd.runs.profiles import (
-    PLUS,
-    PROJECT,
-    flatten,
-    load_profile,
-    merge,
-    nest,
-    open_run,
-    outputs_folder,
-    parse_setting,
-)
+from bedkd.runs.profiles import PLUS, PROJECT, load_profile, open_run, outputs_folder
 from bedkd.runs.stages import ABLATIONS, NEWER, RIVALS
 
 NOT_PROFILES = {"paper_tables"}  # the published numbers
