@@ -89,28 +89,32 @@ def describe_speed(speed: dict) -> str:
     return to_markdown(pd.DataFrame(rows).set_index(["Machine", "Model"]))
 
 
-def read_survey() -> dict:
-    """Of verdicts.jsonl: how many are right, and what is left of the backdoors that were found.
-
-    `n`: models of generated and of real text; `clean`, and `rates` by the poison rate, the highest
-    first: `3 of 4` are right; `toys`, `real`: the means of those purified; `worst`: the one that
-    loses most accuracy.
-    """
+def read_verdicts() -> pd.DataFrame:
+    """verdicts.jsonl, with `text`, what its rows are, and `gained`, points of CACC."""
     lines = (REFERENCE / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
     rows = pd.DataFrame(map(json.loads, lines))
-    rows["lost"] = rows.victim_cacc - rows.cacc
-    is_poisoned, is_toy = rows.attack != "none", rows.dataset.str.startswith("toy-")
-    purified, parts = is_poisoned & rows.is_right, {"toys": is_toy, "real": ~is_toy}
-    rates = rows[is_poisoned].groupby("poison_rate").is_right
-    names = ["victim_asr", "asr", "asr_never_poisoned", "delta_pacc", "lost"]
-    return {
-        **{name: rows.loc[purified & part, names].mean().to_dict() for name, part in parts.items()},
-        "n": {name: int(part.sum()) for name, part in parts.items()},
-        "clean": count(rows[~is_poisoned].is_right),
-        "rates": {rate: count(is_right) for rate, is_right in reversed(list(rates))},
-        "worst": rows.loc[rows.lost.idxmax()].to_dict(),
-        "commits": ", ".join(sorted({commit[:9] for commit in rows.commit})),
+    toys = rows.dataset.str.startswith("toy-")
+    return rows.assign(
+        text=toys.map({False: "SST-2, OLID; MiniLM", True: "generated; a tiny BERT"}),
+        gained=rows.cacc - rows.victim_cacc,
+    )
+
+
+def describe_verdicts(rows: pd.DataFrame) -> str:
+    """Real text first, the most poison last, in Markdown: how many verdicts are right, and, of the
+    backdoors that were found, the means before and after."""
+    names = {
+        **{"victim_asr": "ASR", "asr": "ASR after", "asr_never_poisoned": "Never poisoned"},
+        **{"delta_pacc": NAMES["metric"]["delta_pacc"], "gained": "CACC gained"},
     }
+    shown = {}
+    for (text, rate), part in rows.groupby(["text", "poison_rate"]):
+        found = part[part.is_right & (part.attack != "none")]
+        right = f"{part.is_right.sum()} of {len(part)}"
+        about = {"Right": right} | found[list(names)].mean().map(show).rename(names).to_dict()
+        shown[text, percent(rate) if rate else "none"] = about
+    table = pd.DataFrame.from_dict(shown, orient="index").rename_axis(["Models", "Poison"])
+    return to_markdown(table)
 
 
 def compare_loops(accuracies: list[dict]) -> dict:
@@ -127,10 +131,6 @@ def compare_loops(accuracies: list[dict]) -> dict:
         about = {"n": len(apart), "largest": apart.abs().max().to_dict()}
         found[name] = apart.mean().to_dict() | about
     return found
-
-
-def count(is_right: pd.Series) -> str:
-    return f"{is_right.sum()} of {len(is_right)}"
 
 
 def percent(share: float) -> str:
@@ -154,6 +154,7 @@ def render_readme(template: str | None = None) -> str:
     page.filters |= {"one": show, "percent": percent, "signed": "{:+.1f}".format}
     page.globals |= {"measure_left": measure_left, "describe_main": describe_main}
     page.globals |= {"describe_first": describe_first, "describe_speed": describe_speed}
+    page.globals |= {"describe_verdicts": describe_verdicts}
     source = page.from_string(template) if template else page.get_template("readme.md.j2")
     return source.render(
         **kept,
@@ -162,7 +163,7 @@ def render_readme(template: str | None = None) -> str:
         machines=compare_machines(here, there) if here and there else None,
         close=CLOSE,
         spread=SPREAD,
-        survey=read_survey(),
+        verdicts=read_verdicts(),
         speed=speed,
         reached=compare_loops(speed["accuracies"]),
         c=cell.config,
