@@ -119,8 +119,9 @@ def show_topic(weighed: pd.DataFrame, *topics: str) -> Styler:
     is_measured = (wide != NOT_MEASURED).any(axis=1)
     table = show_table(wide[is_measured].reset_index())
     n = int((~is_measured).sum())
-    if n == len(wide):  # nothing but the caption
-        table = table.hide(axis="columns")
+    if n == len(wide):  # nothing but the caption, which has no width to break lines at
+        line = {"selector": "caption", "props": "white-space: nowrap"}
+        table = table.hide(axis="columns").set_table_styles([line], overwrite=False)
     return table.set_caption(f"{n} of {len(wide)} sentences: {NOT_MEASURED}") if n else table
 
 
