@@ -8,7 +8,6 @@ from bedkd.core.errors import BedkdError
 from bedkd.report.claims import RIVALS, SPREAD
 from bedkd.report.findings import CELL, CLOSE, count_failures, read_kept
 from bedkd.report.layouts import DEFENCE_NAMES
-from bedkd.report.overview import compare_cells, describe_verdict
 from bedkd.report.published import describe_difference
 from bedkd.report.reference import MISSING
 from bedkd.report.show import NOTHING
@@ -45,11 +44,6 @@ class Kept:
         done = self.cells.assign(state="ok")
         said = f"{describe_source(done).removesuffix('.')}, at commit {self.commit}."
         return f"{said} {describe_difference(done, 'table1')}".strip()
-
-    @property
-    def verdict(self) -> str:
-        """The report's own sentence, of these cells."""
-        return describe_verdict(compare_cells(as_results(self.cells)))
 
     @property
     def missing(self) -> str:
